@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers: decompression, tar, changesets, trees, merging, EROFS.
+

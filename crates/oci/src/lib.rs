@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Documents of the OCI and Docker image formats: digests, references, descriptors, manifests, configs.
+

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The content-addressed store: objects, images, refs, leases, faces, mounts.
+
