@@ -1,3 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fixtures and helpers that the tests of every crate share. Never part of a release.
+//!
+//! - [`scratch`]: a temporary directory on a stock ext4, whatever the machine's own file system does;
+//! - [`tree`]: what a directory tree holds, and how two of them differ;
+//! - [`image`]: small OCI layouts from a few lines of text, well formed or hostile;
+//! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
+//! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
+//! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
+//!
+//! Errors are `anyhow`: every caller is a test or a developer's program.
+#![forbid(unsafe_code)]
 
+pub mod fixtures;
+pub mod image;
+pub mod scratch;
+pub mod skip;
+pub mod tool;
+pub mod tree;
