@@ -1,3 +1,2 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The content-addressed store: objects, images, refs, leases, faces, mounts.
-
