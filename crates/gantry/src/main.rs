@@ -1,3 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gantry command.
-fn main() {}
+//! The `gantry` command: arguments in, one library call, exit status out.
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the verbs that use these follow one by one")]
+
+mod args;
+mod commands;
+mod config;
+mod context;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_usage(&error),
+    };
+    output::start_logging(&cli.global);
+    match context::Context::new(&cli.global)
+        .and_then(|context| commands::dispatch(cli.command, &context))
+    {
+        Ok(code) => code,
+        Err(failure) => exit::report(&failure),
+    }
+}

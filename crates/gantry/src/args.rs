@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line, from the outermost options to the list of verbs. Each
+//! verb's own options stand beside its code, under `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Containers in production: push once, verified once, run everywhere at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gantry",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What applies to every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where the store lies [default: /var/lib/gantry, or the XDG data directory of a user]
+    #[arg(long, global = true, value_name = "DIR", env = "GANTRY_ROOT")]
+    pub root: Option<PathBuf>,
+    /// Where the state of running containers lies [default: /run/gantry, or the XDG runtime directory]
+    #[arg(long, global = true, value_name = "DIR", env = "GANTRY_RUNROOT")]
+    pub runroot: Option<PathBuf>,
+    /// The configuration file [default: /etc/gantry/gantry.toml, or the XDG configuration directory]
+    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How to show progress
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = ProgressMode::Auto)]
+    pub progress: ProgressMode,
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "GANTRY_LOG",
+        default_value = "warn"
+    )]
+    pub log: String,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = clap::ColorChoice::Auto)]
+    pub color: clap::ColorChoice,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// Bars on a terminal, nothing elsewhere
+    Auto,
+    /// Bars
+    Bar,
+    /// One JSON object a line, on standard error
+    Json,
+    /// Nothing
+    None,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a script that completes gantry's words in a shell
+    Completion(commands::system::completion::Completion),
+    /// Write manual pages
+    Man(commands::system::man::Man),
+    /// Print the version
+    Version(commands::system::version::Version),
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Verbs about the program and the machine.
+
+pub mod completion;
+pub mod man;
+pub mod version;

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gantry.toml`: what is Gantry's own to configure.
+//!
+//! ```toml
+//! # Trees of other hosts whose images can be run from here.
+//! shares = ["/srv/gantry"]
+//!
+//! [registry]
+//! # The faces made of each pushed image; per repository below.
+//! faces = ["composefs", "hardlink"]
+//!
+//! [registry.repository."team/*"]
+//! faces = ["composefs"]
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use gantry_oci::Kind;
+use serde::Deserialize;
+
+use crate::exit::Failure;
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the store lies.
+    pub root: Option<PathBuf>,
+    /// Where the state of running containers lies.
+    pub runroot: Option<PathBuf>,
+    /// Trees of other hosts.
+    pub shares: Vec<PathBuf>,
+    /// The OCI runtime, by name or path.
+    pub runtime: Option<String>,
+    /// The registry.
+    pub registry: RegistryConfig,
+}
+
+/// The `[registry]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// The faces made of each pushed image; both if absent.
+    pub faces: Option<Vec<Face>>,
+    /// Per repository, by name or by a prefix that ends in `/*`.
+    pub repository: BTreeMap<String, RepositoryConfig>,
+}
+
+/// One `[registry.repository."…"]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// The faces made of each image pushed here.
+    pub faces: Option<Vec<Face>>,
+}
+
+/// A view of an image's tree that a store can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Face {
+    /// An EROFS metadata image over the shared objects.
+    Composefs,
+    /// A plain tree of hard links.
+    Hardlink,
+}
+
+impl Config {
+    /// Reads the file, or answers the defaults if a default place has none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has unknown members or wrong values.
+    pub fn load(path: &Path, explicit: bool) -> Result<Self, Failure> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(
+                    Failure::from(error).context(format!("read configuration {}", path.display()))
+                );
+            }
+        };
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            Failure::message(
+                Kind::InvalidInput,
+                error.to_string().trim_end().replace('\n', " "),
+            )
+            .context(format!("parse configuration {}", path.display()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_members_are_refused() {
+        assert!(toml::from_str::<Config>("rooot = \"/x\"").is_err());
+        assert!(toml::from_str::<Config>("[registry]\nfaces = [\"other\"]").is_err());
+        let config: Config =
+            toml::from_str("shares = [\"/a\"]\n[registry.repository.\"t/*\"]\nfaces = []").unwrap();
+        assert_eq!(config.registry.repository["t/*"].faces, Some(vec![]));
+    }
+}
