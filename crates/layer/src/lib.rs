@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers: decompression, tar, changesets, trees, merging, EROFS.
+#![forbid(unsafe_code)]
+
+pub mod tree;
+pub mod verity;
