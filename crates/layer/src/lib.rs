@@ -2,5 +2,7 @@
 //! Layers: decompression, tar, changesets, trees, merging, EROFS.
 #![forbid(unsafe_code)]
 
+pub mod dump;
+pub mod erofs;
 pub mod tree;
 pub mod verity;
