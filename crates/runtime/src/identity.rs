@@ -352,7 +352,9 @@ fn list_memberships(group: &[u8], name: &[u8]) -> Result<Vec<u32>, ResolveIdenti
 /// A home directory that may stand in an environment.
 fn usable_home(home: &[u8]) -> String {
     match std::str::from_utf8(home) {
-        Ok(home) if home.starts_with('/') && !home.contains(|c: char| c.is_control()) => home.into(),
+        Ok(home) if home.starts_with('/') && !home.contains(|c: char| c.is_control()) => {
+            home.into()
+        }
         _ => "/".into(),
     }
 }
@@ -436,7 +438,8 @@ mod tests {
 
     #[test]
     fn user_texts_resolve_exactly_or_not_at_all() {
-        let table: &[(&str, Option<(u32, u32, &[u32], &str)>)] = &[
+        type Ids = (u32, u32, &'static [u32], &'static str);
+        let table: &[(&str, Option<Ids>)] = &[
             ("0", Some((0, 0, &[0], "/root"))),
             ("root", Some((0, 0, &[0], "/root"))),
             ("app", Some((1000, 1001, &[29, 44, 1001], "/srv/app"))),
