@@ -49,6 +49,11 @@ pub fn add(
         .unwrap()
 }
 
+/// The contents of the objects in [`everything`].
+pub fn object_contents() -> Vec<Vec<u8>> {
+    vec![vec![b's'; 5000], b"ping\n".repeat(20)]
+}
+
 /// A tree with each kind of node, attribute and oddity that a kernel can show.
 pub fn everything() -> Tree {
     let mut tree = Tree::new(metadata(0o751, &[("user.root", b"yes")]));
