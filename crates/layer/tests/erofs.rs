@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::*;
-use gantry_layer::tree::{DeviceNumber, FileContent, NodeKind, Tree};
+use gantry_layer::tree::{DeviceNumber, FileContent, Metadata, NodeKind, Tree};
 use gantry_layer::verity::ObjectHasher;
 use gantry_layer::{dump, erofs};
-use gantry_oci::{Algorithm, Digest, Limits};
+use gantry_oci::{Algorithm, Digest, Limits, RelPath};
 use gantry_testkit::scratch::scratch;
 use gantry_testkit::tool;
 use gantry_testkit::tree::{Entry, Ignore, Kind, Snapshot, compare, snapshot};
@@ -25,6 +25,10 @@ fn image(tree: &Tree) -> Vec<u8> {
     let mut image = Vec::new();
     erofs::write(tree, &mut image).unwrap();
     image
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::from_archive_name(text.as_bytes(), &Limits::DEFAULT).unwrap()
 }
 
 fn text(tree: &Tree) -> Vec<u8> {
@@ -125,6 +129,268 @@ fn image_satisfies_fsck_erofs() {
         std::fs::write(&path, image(&tree)).unwrap();
         tool::run(Command::new("fsck.erofs").arg(&path)).unwrap();
     }
+}
+
+#[test]
+fn image_reads_back_as_the_tree_it_was_written_from() {
+    assert_eq!(
+        erofs::read(&image(&everything()), &Limits::DEFAULT).unwrap(),
+        everything()
+    );
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&any_tree(), |tree| {
+            prop_assert!(erofs::read(&image(&tree), &Limits::DEFAULT).unwrap() == tree);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn image_with_damage_is_an_error_or_a_tree_but_never_a_panic() {
+    let images = [image(&everything()), image(&overlay_escapes())];
+    let damage = (
+        0..2_usize,
+        prop::collection::vec((any::<u32>(), any::<u8>()), 1..8),
+        any::<u32>(),
+    );
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&damage, |(which, bytes, end)| {
+            let mut image = images[which].clone();
+            for (at, value) in bytes {
+                // Most of the meaning is in the first kilobytes.
+                let len = if at % 4 == 0 { image.len() } else { 8192 };
+                image[1024 + at as usize % (len - 1024)] = value;
+            }
+            if end % 8 == 0 {
+                image.truncate(end as usize % image.len());
+            }
+            if let Ok(tree) = erofs::read(&image, &Limits::DEFAULT) {
+                prop_assert!(tree.len() < 10_000);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// Many names, deep nesting and many links at once.
+fn large() -> Tree {
+    let mut tree = Tree::new(metadata(0o755, &[]));
+    let plain = || metadata(0o644, &[]);
+    let root = tree.root();
+    let many = add(
+        &mut tree,
+        root,
+        "many",
+        metadata(0o755, &[]),
+        NodeKind::directory(),
+    );
+    for number in 0..12_000 {
+        add(
+            &mut tree,
+            many,
+            &format!("file {number:05}"),
+            plain(),
+            inline(b""),
+        );
+    }
+    let linked = add(&mut tree, root, "linked", plain(), object(&[7; 70]));
+    let links = add(
+        &mut tree,
+        root,
+        "links",
+        metadata(0o755, &[]),
+        NodeKind::directory(),
+    );
+    for number in 0..70_000 {
+        tree.link(links, name(number.to_string().as_bytes()), linked)
+            .unwrap();
+    }
+    let mut deep = root;
+    for _ in 0..1000 {
+        deep = add(
+            &mut tree,
+            deep,
+            "d",
+            metadata(0o755, &[]),
+            NodeKind::directory(),
+        );
+    }
+    let wide = vec![b'v'; 15_000];
+    add(
+        &mut tree,
+        deep,
+        "wide",
+        metadata(0o644, &[("user.wide", &wide)]),
+        inline(b"w"),
+    );
+    let sparse = FileContent::Object {
+        id: ObjectHasher::hash(b"sparse"),
+        size_bytes: 1 << 43,
+    };
+    add(&mut tree, root, "huge", plain(), NodeKind::File(sparse));
+    tree
+}
+
+#[test]
+fn large_tree_is_written_as_by_mkcomposefs_and_read_back() {
+    let tree = large();
+    assert_eq!(
+        tree.link_count(tree.lookup(&path("linked")).unwrap()),
+        70_001
+    );
+    assert!(erofs::read(&image(&tree), &Limits::DEFAULT).unwrap() == tree);
+    assert!(dump::parse(&text(&tree), &Limits::DEFAULT).unwrap() == tree);
+    if !tool::missing(&["mkcomposefs"]).is_empty() {
+        gantry_testkit::skip!("mkcomposefs is not installed");
+    }
+    assert_same_image(scratch().path(), &tree);
+}
+
+#[test]
+fn what_the_format_cannot_hold_is_refused_with_its_path() {
+    let long = vec![0; 65_536];
+    let half = vec![0; 40_000];
+    let plain = || metadata(0o644, &[]);
+    let name_256 = format!("user.{}", "n".repeat(251));
+    let object = |size_bytes| FileContent::Object {
+        id: ObjectHasher::hash(b""),
+        size_bytes,
+    };
+    for (metadata, kind, problem) in [
+        (
+            metadata(0, &[("user.a", &long)]),
+            inline(b""),
+            "extended attribute longer than",
+        ),
+        (
+            metadata(0, &[("user.a", &half), ("user.b", &half)]),
+            inline(b""),
+            "65535 bytes together",
+        ),
+        (
+            metadata(0, &[(&name_256, b"")]),
+            inline(b""),
+            "invalid name",
+        ),
+        (metadata(0, &[("", b"")]), inline(b""), "invalid name"),
+        (plain(), NodeKind::Symlink(Box::default()), "symlink target"),
+        (
+            plain(),
+            NodeKind::Symlink(vec![b's'; 4096].into()),
+            "symlink target",
+        ),
+        (
+            plain(),
+            NodeKind::Symlink(b"a\0b".as_slice().into()),
+            "symlink target",
+        ),
+        (
+            plain(),
+            NodeKind::CharDevice(DeviceNumber {
+                major: 4096,
+                minor: 0,
+            }),
+            "device number",
+        ),
+        (plain(), inline(&[0; 5000]), "too long to be inline"),
+        (plain(), NodeKind::File(object(u64::MAX)), "is too long"),
+        (
+            Metadata {
+                mtime_ns: 1_000_000_000,
+                ..plain()
+            },
+            inline(b""),
+            "modification time",
+        ),
+    ] {
+        let mut tree = Tree::new(common::metadata(0o755, &[]));
+        let root = tree.root();
+        add(&mut tree, root, "bad one", metadata, kind);
+        let error = erofs::write(&tree, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), gantry_oci::Kind::InvalidInput);
+        let message = error.to_string();
+        assert!(
+            message.contains("/bad one") && message.contains(problem),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn image_id_is_the_verity_digest_of_the_image() {
+    let mut bytes = Vec::new();
+    let summary = erofs::write(&everything(), &mut bytes).unwrap();
+    assert_eq!(summary.id, ObjectHasher::hash(&bytes));
+    assert_eq!(summary.size_bytes, bytes.len() as u64);
+    assert_eq!(bytes.len() % 4096, 0);
+}
+
+/// Not a test of correctness: prints how long an image of 50,000 files takes.
+#[test]
+#[ignore = "a measurement; run in release mode"]
+fn measure_writing_fifty_thousand_files() {
+    let mut tree = Tree::new(metadata(0o755, &[]));
+    let mut directory = tree.root();
+    for number in 0..50_000_u32 {
+        if number % 25 == 0 {
+            let root = tree.root();
+            directory = add(
+                &mut tree,
+                root,
+                &format!("dir{number}"),
+                metadata(0o755, &[]),
+                NodeKind::directory(),
+            );
+        }
+        let times = Metadata {
+            mtime_s: i64::from(number),
+            ..metadata(0o644, &[])
+        };
+        add(
+            &mut tree,
+            directory,
+            &format!("some file {number}"),
+            times,
+            object(&number.to_le_bytes().repeat(20)),
+        );
+    }
+    let mut bytes = Vec::new();
+    for _ in 0..3 {
+        bytes.clear();
+        let started = std::time::Instant::now();
+        erofs::write(&tree, &mut bytes).unwrap();
+        let written = started.elapsed();
+        let read = erofs::read(&bytes, &Limits::DEFAULT).unwrap();
+        let (total, equal) = (started.elapsed(), read == tree);
+        assert!(equal);
+        gantry_testkit::skip::report(
+            "measure",
+            &format!(
+                "{} bytes: write {written:?}, read {:?}",
+                bytes.len(),
+                total - written
+            ),
+        );
+    }
+}
+
+#[test]
+fn image_over_the_limits_is_refused_as_unsafe() {
+    let limits = Limits {
+        nodes: 100,
+        ..Limits::DEFAULT
+    };
+    let error = erofs::read(&image(&everything()), &limits).unwrap_err();
+    assert_eq!(error.kind(), gantry_oci::Kind::Unsafe);
 }
 
 /// Unmounts when the test ends, however it ends.

@@ -38,8 +38,10 @@
 
 mod format;
 
+mod read;
 mod write;
 
 pub(crate) use format::{decode_device, encode_device};
+pub use read::{ReadImageError, read};
 pub(crate) use write::directory_size_bytes;
 pub use write::{ErofsSummary, WriteImageError, write};

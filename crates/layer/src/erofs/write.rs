@@ -927,7 +927,7 @@ fn primary_names(tree: &Tree) -> HashMap<NodeId, (NodeId, &PathComponent)> {
     primary
 }
 
-fn is_whiteout(kind: &NodeKind) -> bool {
+pub(super) fn is_whiteout(kind: &NodeKind) -> bool {
     matches!(kind, NodeKind::CharDevice(device) if device.major == 0 && device.minor == 0)
 }
 

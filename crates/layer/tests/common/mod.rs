@@ -269,7 +269,7 @@ fn any_metadata() -> impl Strategy<Value = Metadata> {
         Just("user.bb"),
         Just("security.selinux"),
         Just("trusted.x"),
-        Just("trusted.overlay.opaque"),
+        Just("trusted.overlay.redirect"),
         Just("system.posix_acl_access"),
         Just("system.other"),
         Just("user.overlay.metacopy"),
