@@ -164,7 +164,8 @@ pub trait ImageDestination: Send + Sync + fmt::Debug {
 /// Dropping it gives up: what arrived stays private and is reclaimed.
 #[async_trait]
 pub trait ImageWriter: Send + Sync {
-    /// Asks for a layer before any byte of it is fetched.
+    /// Asks for a layer before any byte of it is fetched. A blob that stands
+    /// in the manifest several times is asked for once.
     ///
     /// May wait while another process fetches the same layer, and then
     /// answers [`LayerAnswer::Held`].

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From "somebody said so" to "these bytes are that digest".
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gantry_oci::{
     Algorithm, Descriptor, Digest, Document, Index, Kind, Limits, Manifest, ManifestDigest,
@@ -144,7 +146,7 @@ impl UnverifiedManifest {
         Ok(ManifestBytes {
             bytes: self.bytes,
             digest,
-            document,
+            document: Arc::new(document),
         })
     }
 
@@ -190,7 +192,8 @@ impl UnverifiedManifest {
 pub struct ManifestBytes {
     bytes: Bytes,
     digest: ManifestDigest,
-    document: Document,
+    /// Shared: a manifest is passed around more often than it is read.
+    document: Arc<Document>,
 }
 
 impl ManifestBytes {
@@ -215,7 +218,7 @@ impl ManifestBytes {
     /// The manifest, unless this is an index.
     #[must_use]
     pub fn as_manifest(&self) -> Option<&Manifest> {
-        match &self.document {
+        match &*self.document {
             Document::Manifest(manifest) => Some(manifest),
             Document::Index(_) => None,
         }
@@ -224,7 +227,7 @@ impl ManifestBytes {
     /// The index, unless this is a manifest.
     #[must_use]
     pub fn as_index(&self) -> Option<&Index> {
-        match &self.document {
+        match &*self.document {
             Document::Index(index) => Some(index),
             Document::Manifest(_) => None,
         }

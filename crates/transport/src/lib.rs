@@ -18,10 +18,10 @@
 
 #![forbid(unsafe_code)]
 
-//pub mod copy;
-//pub mod inspect;
+pub mod copy;
+pub mod inspect;
 pub mod name;
-//pub mod oci_layout;
+pub mod oci_layout;
 pub mod registry;
 
 pub use name::{ImageName, ParseNameError, Selection};
