@@ -484,3 +484,98 @@ fn hex_digit(byte: &u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: &str = "b0d074abef4d544404facfab6ba242f6a8ccbde90f1325cd286f3c8aa8d0f8aa";
+
+    /// One of everything, exactly as it is to be written.
+    fn golden() -> String {
+        let (head, tail) = OBJECT.split_at(2);
+        format!(
+            "/ 4096 40755 3 0 0 0 0.0 - - -\n\
+             /a\\x20dir 61 41777 2 0 0 0 1700000000.5 - - - user.k\\x3d=v\\x3d\\x20\\n\\x00\n\
+             /a\\x20dir/dash 1 100644 1 0 0 0 0.0 - \\x2d -\n\
+             /a\\x20dir/object 4097 100755 2 1 2 0 -7.999999999 {head}/{tail} - {OBJECT}\n\
+             /again 4097 @100755 2 1 2 0 -7.999999999 /a\\x20dir/object - {OBJECT}\n\
+             /empty 0 100600 1 4294967295 0 0 0.0 - - -\n\
+             /fifo 0 10644 1 0 0 0 0.0 - - -\n\
+             /link 5 120777 1 0 0 0 0.0 a\\\\\\xffb\\t - -\n\
+             /null 0 20666 1 0 0 259 0.0 - - -\n\
+             /sda 0 60660 1 0 0 2048 0.0 - - -\n\
+             /sock 0 140755 1 0 0 0 0.0 - - -\n"
+        )
+    }
+
+    #[test]
+    fn golden_text_is_written_again_as_it_was_read() {
+        let tree = parse(golden().as_bytes(), &Limits::DEFAULT).unwrap();
+        assert_eq!(tree.len(), 10);
+        let mut text = Vec::new();
+        write(&tree, &mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), golden());
+    }
+
+    #[test]
+    fn wrong_lines_are_refused_with_their_number() {
+        let root = "/ 0 40755 2 0 0 0 0.0 - - -\n";
+        let far = "9".repeat(30);
+        for (line, bad) in [
+            (1, "/a 0 40755 2 0 0 0 0.0 - - -\n".to_owned()),
+            (1, "/ 0 100755 2 0 0 0 0.0 - - -\n".to_owned()),
+            (1, String::new()),
+            (2, format!("{root}{root}")),
+            (2, format!("{root}/a 0 100644 1 0 0 0 0.0 - - -")),
+            (2, format!("{root}/a 0 100644 1 0 0 0 0.0 - -\n")),
+            (2, format!("{root}a 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/.. 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a/b 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a/ 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 1 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 2 100644 1 0 0 0 0.0 - x -\n")),
+            (
+                2,
+                format!("{root}/a 5 100644 1 0 0 0 0.0 xx/yy - {OBJECT}\n"),
+            ),
+            (2, format!("{root}/a 5 100644 1 0 0 0 0.0 - - {OBJECT}\n")),
+            (2, format!("{root}/a 2 120777 1 0 0 0 0.0 x - -\n")),
+            (2, format!("{root}/a 0 120777 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 0 100644 1 0 0 5 0.0 - - -\n")),
+            (2, format!("{root}/a 0 190644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 0 644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 0 100644 1 0 0 0 0.1000000000 - - -\n")),
+            (2, format!("{root}/a 0 100644 1 0 0 0 0 - - -\n")),
+            (2, format!("{root}/a 0 100644 1 +1 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a {far} 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 0 100644 1 0 0 0 0.0 - - - user.a\n")),
+            (
+                2,
+                format!("{root}/a 0 100644 1 0 0 0 0.0 - - - user.a=1 user.a=2\n"),
+            ),
+            (2, format!("{root}/a\\q 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a\\x4 0 100644 1 0 0 0 0.0 - - -\n")),
+            (2, format!("{root}/a 0 @100644 1 0 0 0 0.0 /b - -\n")),
+            (2, format!("{root}/a 0 @100644 1 0 0 0 0.0 / - -\n")),
+            (2, format!("{root}/a 0 @100644 1 0 0 0 0.0 /a - -\n")),
+        ] {
+            let error = parse(bad.as_bytes(), &Limits::DEFAULT)
+                .map(|_| ())
+                .unwrap_err();
+            assert_eq!(
+                (error.line, error.kind()),
+                (line, Kind::InvalidInput),
+                "{bad:?}: {error}"
+            );
+        }
+        let limits = Limits {
+            nodes: 3,
+            ..Limits::DEFAULT
+        };
+        assert_eq!(
+            parse(golden().as_bytes(), &limits).unwrap_err().kind(),
+            Kind::Unsafe
+        );
+    }
+}

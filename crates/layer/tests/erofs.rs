@@ -393,6 +393,35 @@ fn image_over_the_limits_is_refused_as_unsafe() {
     assert_eq!(error.kind(), gantry_oci::Kind::Unsafe);
 }
 
+/// The lines of a dump with the attributes of each sorted: in images those that
+/// several nodes share come last.
+fn sorted_xattrs(dump: &str) -> Vec<Vec<&str>> {
+    let mut lines: Vec<Vec<_>> = dump.lines().map(|line| line.split(' ').collect()).collect();
+    for fields in &mut lines {
+        fields[11..].sort_unstable();
+    }
+    lines
+}
+
+#[test]
+fn dump_is_what_composefs_info_prints_of_the_image() {
+    if !tool::missing(&["composefs-info"]).is_empty() {
+        gantry_testkit::skip!("composefs-info is not installed");
+    }
+    let scratch = scratch();
+    let file = scratch.join("image");
+    // A very deep tree would overflow that program's stack.
+    for tree in [everything(), Tree::new(metadata(0o755, &[]))] {
+        std::fs::write(&file, image(&tree)).unwrap();
+        let theirs = tool::text("composefs-info", [OsStr::new("dump"), file.as_os_str()]).unwrap();
+        let ours = String::from_utf8(text(&tree)).unwrap();
+        for (ours, theirs) in sorted_xattrs(&ours).iter().zip(&sorted_xattrs(&theirs)) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(ours.lines().count(), theirs.lines().count());
+    }
+}
+
 /// Unmounts when the test ends, however it ends.
 struct Mounted(PathBuf);
 

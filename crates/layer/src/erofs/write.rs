@@ -480,7 +480,7 @@ impl<'t> Image<'t> {
 
     /// Finds the attributes that several inodes have, and gives them places.
     fn share_xattrs(&self) -> Result<Shared<'t>, WriteImageError> {
-        let mut offsets: HashMap<Xattr<'t>, Use> = HashMap::new();
+        let mut offsets: HashMap<Xattr<'t>, Use> = HashMap::with_capacity(2 * self.inodes.len());
         let mut xattrs = Vec::new();
         for inode in &self.inodes {
             self.xattrs(inode, &mut xattrs);
