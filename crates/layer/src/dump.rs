@@ -2,7 +2,7 @@
 //! The textual form of a tree: one name a line, for people, tests and other
 //! tools.
 //!
-//! Owns the writer ([`write`]) and the strict parser ([`parse`]) of the format
+//! Owns the writer ([`write()`]) and the strict parser ([`parse`]) of the format
 //! that `mkcomposefs --from-file` reads and `composefs-info dump` prints:
 //!
 //! ```text

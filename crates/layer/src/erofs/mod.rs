@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The metadata image: a whole tree, without its contents, as one EROFS file.
 //!
-//! Owns the writer ([`write`]) and a bounded reader ([`read`]) of the image
+//! Owns the writer ([`write()`]) and a bounded reader ([`read`]) of the image
 //! that a host mounts. File contents are not inside: a regular file is a hole
 //! of the right size whose overlay attributes point into the object directory,
 //! so an overlay mount with that directory as data-only lower layer shows them.
