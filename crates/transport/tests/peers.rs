@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Against other people's programs: Debian's docker-registry and skopeo.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::path::Path;

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests of this crate share: small images, and a registry that
 //! does as it is told.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::let_underscore_must_use,
+    reason = "helpers of tests; each test file uses a part"
+)]
 
 pub mod image;
 pub mod server;
