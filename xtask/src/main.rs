@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The developers' programs, behind `cargo xtask`; the Makefile calls them.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "a program for developers, whose output is its purpose"
+)]
+
+mod fixtures;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The developers' programs.
+#[derive(Debug, Parser)]
+enum Args {
+    /// Builds the images that tests, demo and benches use.
+    Fixtures(fixtures::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse() {
+        Args::Fixtures(args) => fixtures::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
