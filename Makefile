@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= auto
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq \
 	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2
 
-.PHONY: help setup build test lint demo clean
+.PHONY: help setup build test lint docs fixtures fixtures-bench fixtures-clean demo clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,26 @@ lint: ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-test: setup lint ## everything that a change must pass
-	cargo test --workspace --locked
+docs: ## the crates' documentation, in which a broken link is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+fixtures: setup ## build the images that tests and demo use, if they are not there
+	cargo xtask fixtures core
+
+fixtures-bench: setup ## build the images that the benches use too
+	cargo xtask fixtures bench
+
+fixtures-clean: ## forget the images
+	rm -rf $${GANTRY_FIXTURES:-fixtures}
+
+test: setup lint docs fixtures ## everything that a change must pass; ends with the tests that were skipped
+	@mkdir -p target && rm -f target/skips
+	GANTRY_SKIPS=$(CURDIR)/target/skips cargo test --workspace --locked
+	@if [ -s target/skips ]; then echo "skipped:"; sed 's/^/  /' target/skips; else echo "nothing was skipped"; fi
+	@[ "$$(id -u)" = 0 ] || echo "not root: tests that mount, make device nodes or change owners were skipped"
+
+demo: build fixtures ## push an image and run it on a second host that pulls nothing (root)
+	cargo xtask demo
 
 clean: ## remove what was built
 	cargo clean

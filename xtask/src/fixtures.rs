@@ -246,7 +246,7 @@ impl Builder {
                 "/var/lib/apt/lists:/var/lib/apt/lists:ro",
                 "/usr/share/keyrings:/usr/share/keyrings:ro",
             ];
-            let mut args = vec!["run", "--isolation", "chroot"];
+            let mut args = vec!["run", "--isolation", "chroot", "--cap-add", "CAP_MKNOD"];
             mounts.iter().for_each(|mount| args.extend(["-v", mount]));
             args.extend([container, "--", "sh", "-euc", &script]);
             self.buildah(&args).map(drop)

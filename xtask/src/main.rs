@@ -6,6 +6,7 @@
     reason = "a program for developers, whose output is its purpose"
 )]
 
+mod demo;
 mod fixtures;
 
 use std::process::ExitCode;
@@ -15,12 +16,15 @@ use clap::Parser;
 /// The developers' programs.
 #[derive(Debug, Parser)]
 enum Args {
+    /// Pushes an image and runs it on a second host that pulls nothing.
+    Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
     Fixtures(fixtures::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse() {
+        Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
     };
     match result {
