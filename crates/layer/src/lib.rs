@@ -2,7 +2,12 @@
 //! Layers: decompression, tar, changesets, trees, merging, EROFS.
 #![forbid(unsafe_code)]
 
+pub mod changes;
+pub mod compress;
 pub mod dump;
 pub mod erofs;
+pub mod merge;
+pub mod record;
+pub mod tar;
 pub mod tree;
 pub mod verity;

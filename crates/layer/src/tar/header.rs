@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One 512-byte header.
+//!
+//! ```text
+//! name 100 │ mode 8 │ uid 8 │ gid 8 │ size 12 │ mtime 12 │ checksum 8 │ type 1 │ link 100
+//! magic 8 │ user 32 │ group 32 │ major 8 │ minor 8 │ ustar: prefix 155
+//!                                                  │ GNU: … sparse map at 386, real size at 483
+//! ```
+
+/// The size of a block.
+pub const BLOCK: usize = 512;
+
+/// A block that is a header.
+pub struct Header<'a>(pub &'a [u8; BLOCK]);
+
+/// Which dialect the magic tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Ustar,
+    Gnu,
+    Old,
+}
+
+impl<'a> Header<'a> {
+    fn field(&self, start: usize, length: usize) -> &'a [u8] {
+        &self.0[start..start + length]
+    }
+
+    fn text(&self, start: usize, length: usize) -> &'a [u8] {
+        let field = self.field(start, length);
+        &field[..field.iter().position(|b| *b == 0).unwrap_or(length)]
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match self.field(257, 8) {
+            b"ustar\x0000" => Dialect::Ustar,
+            b"ustar  \0" => Dialect::Gnu,
+            _ => Dialect::Old,
+        }
+    }
+
+    /// Whether the checksum is right, by unsigned or (as old tars did) signed bytes.
+    pub fn checksum_fits(&self) -> bool {
+        let Some(Ok(stated)) = number(self.field(148, 8)).map(i64::try_from) else {
+            return false;
+        };
+        let with_spaces = |sum: i64, (at, byte): (usize, i64)| {
+            sum + if (148..156).contains(&at) { 32 } else { byte }
+        };
+        let unsigned = self
+            .0
+            .iter()
+            .map(|b| i64::from(*b))
+            .enumerate()
+            .fold(0, with_spaces);
+        let signed = self
+            .0
+            .iter()
+            .map(|b| i64::from(i8::from_ne_bytes([*b])))
+            .enumerate()
+            .fold(0, with_spaces);
+        stated == unsigned || stated == signed
+    }
+
+    /// The name, with the prefix of ustar.
+    pub fn name(&self) -> Vec<u8> {
+        let name = self.text(0, 100);
+        let prefix = if self.dialect() == Dialect::Ustar {
+            self.text(345, 155)
+        } else {
+            b""
+        };
+        if prefix.is_empty() {
+            name.to_vec()
+        } else {
+            [prefix, b"/", name].concat()
+        }
+    }
+
+    pub fn link_name(&self) -> &'a [u8] {
+        self.text(157, 100)
+    }
+
+    pub fn type_flag(&self) -> u8 {
+        self.0[156]
+    }
+
+    pub fn mode(&self) -> Option<i128> {
+        number(self.field(100, 8))
+    }
+
+    pub fn uid(&self) -> Option<i128> {
+        number(self.field(108, 8))
+    }
+
+    pub fn gid(&self) -> Option<i128> {
+        number(self.field(116, 8))
+    }
+
+    pub fn size(&self) -> Option<i128> {
+        number(self.field(124, 12))
+    }
+
+    pub fn mtime(&self) -> Option<i128> {
+        number(self.field(136, 12))
+    }
+
+    pub fn device(&self) -> Option<(i128, i128)> {
+        Some((number(self.field(329, 8))?, number(self.field(337, 8))?))
+    }
+
+    /// GNU's old sparse form: the four descriptors here, whether more follow,
+    /// and the real size.
+    pub fn sparse(&self) -> (&'a [u8], bool, Option<i128>) {
+        (
+            self.field(386, 96),
+            self.0[482] != 0,
+            number(self.field(483, 12)),
+        )
+    }
+}
+
+/// A number: octal with spaces and NULs around it, or base-256 when the first
+/// bit is set. Nothing at all is 0. `None` if malformed.
+pub fn number(field: &[u8]) -> Option<i128> {
+    match field.first() {
+        Some(first) if first & 0x80 != 0 => {
+            // Two's complement over all bits but the marker.
+            let negative = first & 0x40 != 0;
+            let start = if negative { -1_i128 << 6 } else { 0 } | i128::from(first & 0x3f);
+            // 12 bytes fit with room to spare.
+            Some(
+                field[1..]
+                    .iter()
+                    .fold(start, |value, byte| value << 8 | i128::from(*byte)),
+            )
+        }
+        _ => {
+            let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+            let digits = field[..end].trim_ascii();
+            // What follows the terminator must be padding.
+            if field[end..].iter().any(|b| !matches!(b, 0 | b' ')) {
+                return None;
+            }
+            digits.iter().try_fold(0_i128, |value, digit| match digit {
+                b'0'..=b'7' => Some(value << 3 | i128::from(digit - b'0')),
+                _ => None,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_are_octal_or_base_256() {
+        for (field, wanted) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"77777777777", Some(0o77_777_777_777)),
+            (b"\0\0\0\0", Some(0)),
+            (b"    ", Some(0)),
+            (b"8", None),
+            (b"-1\0", None),
+            (b"12\x0034", None),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+        ] {
+            assert_eq!(number(field), wanted, "{field:?}");
+        }
+    }
+}
