@@ -36,7 +36,12 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR", env = "GANTRY_RUNROOT")]
     pub runroot: Option<PathBuf>,
     /// The configuration file [default: /etc/gantry/gantry.toml, or the XDG configuration directory]
-    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_CONFIG")]
+    #[arg(
+        long = "config-file",
+        global = true,
+        value_name = "FILE",
+        env = "GANTRY_CONFIG"
+    )]
     pub config: Option<PathBuf>,
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = ProgressMode::Auto)]
@@ -75,6 +80,14 @@ pub enum Command {
     Completion(commands::system::completion::Completion),
     /// Write manual pages
     Man(commands::system::man::Man),
+    /// Copy an image from one place to another
+    Copy(Box<commands::image::copy::Copy>),
+    /// Delete an image from a registry
+    Delete(commands::image::delete::Delete),
+    /// Show what an image is, without fetching its layers
+    Inspect(Box<commands::image::inspect::Inspect>),
+    /// List the tags of a repository
+    ListTags(commands::image::list_tags::ListTags),
     /// Print the version
     Version(commands::system::version::Version),
 }

@@ -90,6 +90,11 @@ failure_from!(
     gantry_oci::reference::ParseReferenceError,
     gantry_oci::ParseDigestError,
     gantry_oci::platform::ParsePlatformError,
+    gantry_image::EndpointError,
+    gantry_image::unverified::VerifyManifestError,
+    gantry_transport::ParseNameError,
+    gantry_transport::copy::CopyError,
+    gantry_transport::registry::RegistryError,
 );
 
 impl From<std::io::Error> for Failure {

@@ -8,7 +8,9 @@ mod commands;
 mod config;
 mod context;
 mod exit;
+mod network;
 mod output;
+mod progress;
 
 use std::process::ExitCode;
 

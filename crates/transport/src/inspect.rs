@@ -395,8 +395,11 @@ fn go_time(text: &str) -> Result<String, EndpointError> {
     Ok(format!("{head}{dot}{fraction}{zone}"))
 }
 
-/// JSON with an indent of four and with Go's escapes.
-fn indented(value: &impl Serialize) -> Result<String, EndpointError> {
+/// JSON with an indent of four and with Go's escapes, as skopeo prints it.
+///
+/// # Errors
+/// [`Kind::Internal`] only.
+pub fn indented(value: &impl Serialize) -> Result<String, EndpointError> {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);

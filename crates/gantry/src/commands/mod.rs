@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One file for each verb, in a folder for each noun.
 
+pub mod image;
 pub mod system;
 
 use crate::args::Command;
@@ -8,10 +9,14 @@ use crate::context::Context;
 use crate::exit::Outcome;
 
 /// Calls the verb.
-pub fn dispatch(command: Command, _context: &Context) -> Outcome {
+pub fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Completion(verb) => verb.run(),
         Command::Man(verb) => verb.run(),
+        Command::Copy(verb) => verb.run(context),
+        Command::Delete(verb) => verb.run(),
+        Command::Inspect(verb) => verb.run(),
+        Command::ListTags(verb) => verb.run(),
         Command::Version(verb) => verb.run(),
     }
 }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gantry copy`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use gantry_image::convert::{ManifestFormat, Wishes};
+use gantry_oci::media_type::LayerCompression;
+use gantry_transport::ImageName;
+use gantry_transport::copy::{self, CopyOptions, MultiArch};
+
+use super::endpoint::{DestinationArgs, PlatformArgs, SourceArgs};
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::{network, output, progress};
+
+/// Copy an image from one place to another.
+///
+/// Places are spelled as skopeo spells them: docker://HOST/NAME:TAG, oci:DIRECTORY[:REF], store:NAME.
+#[derive(Debug, clap::Args)]
+pub struct Copy {
+    /// Where from
+    source: String,
+    /// Where to
+    destination: String,
+    /// Copy all images of an index, and the index
+    #[arg(long, short, conflicts_with = "multi_arch")]
+    all: bool,
+    /// Which images of an index to copy
+    #[arg(long, value_enum, default_value_t = Which::System)]
+    multi_arch: Which,
+    /// The family of the manifest at the destination [default: as it is]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Fail rather than change a manifest
+    #[arg(long)]
+    preserve_digests: bool,
+    /// Leave signatures behind
+    #[arg(long)]
+    remove_signatures: bool,
+    /// How layers are compressed that must be written anew
+    #[arg(long, value_enum, value_name = "HOW")]
+    dest_compress_format: Option<Compression>,
+    /// Compress every layer so
+    #[arg(long, requires = "dest_compress_format")]
+    dest_force_compress_format: bool,
+    /// Layers to move at once
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    image_parallel_copies: usize,
+    /// How often to try again what failed temporarily
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    retry_times: u32,
+    /// Write the digest at the destination to this file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Which platform of an index.
+    #[command(flatten)]
+    platform: PlatformArgs,
+    /// The source's options.
+    #[command(flatten, next_help_heading = "Source")]
+    from: SourceArgs,
+    /// The destination's options.
+    #[command(flatten, next_help_heading = "Destination")]
+    to: DestinationArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Which {
+    /// The one for this platform
+    System,
+    /// All, and the index
+    All,
+    /// The index alone
+    IndexOnly,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// OCI image manifest
+    Oci,
+    /// Docker manifest version 2 schema 2
+    V2s2,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Compression {
+    /// RFC 1952
+    Gzip,
+    /// RFC 8878
+    Zstd,
+    /// Plain tar
+    None,
+}
+
+impl Copy {
+    /// Copies.
+    pub fn run(self, context: &Context) -> Outcome {
+        let (source, destination): (ImageName, ImageName) =
+            (self.source.parse()?, self.destination.parse()?);
+        let mut options = CopyOptions::new(self.platform.clone().resolve()?);
+        options.multi_arch = match self.multi_arch {
+            _ if self.all => MultiArch::All,
+            Which::System => MultiArch::System,
+            Which::All => MultiArch::All,
+            Which::IndexOnly => MultiArch::IndexOnly,
+        };
+        options.wishes = self.wishes();
+        options.preserve_digests = self.preserve_digests;
+        options.remove_signatures = self.remove_signatures;
+        options.parallel_layers = self.image_parallel_copies.clamp(1, 64);
+        options.retry.attempts = self.retry_times;
+        let (mut from, mut to) = (self.from.resolve()?, self.to.resolve()?);
+        for side in [&mut from, &mut to] {
+            side.options.retry.attempts = self.retry_times;
+        }
+        let sink = progress::sink(context.progress, self.quiet);
+        let digest = network::run(async {
+            let source = from.source(source)?;
+            let destination = to.destination(destination).await?;
+            if self.dry_run {
+                let plan = copy::plan(&*source, &*destination, &options, None).await?;
+                output::line(plan.to_string().trim_end())?;
+                return Ok(None);
+            }
+            let report = copy::run(&*source, &*destination, &options, None, sink).await?;
+            Ok::<_, Failure>(Some(report.digest))
+        })?;
+        if let (Some(digest), Some(path)) = (digest, &self.digestfile) {
+            std::fs::write(path, digest.to_string()).map_err(|error| {
+                Failure::from(error).context(format!("write {}", path.display()))
+            })?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            format: self.format.map(|format| match format {
+                Format::Oci => ManifestFormat::Oci,
+                Format::V2s2 => ManifestFormat::Docker,
+            }),
+            compression: self
+                .dest_compress_format
+                .map(|compression| match compression {
+                    Compression::Gzip => LayerCompression::Gzip,
+                    Compression::Zstd => LayerCompression::Zstd,
+                    Compression::None => LayerCompression::None,
+                }),
+            force_compression: self.dest_force_compress_format,
+        }
+    }
+}

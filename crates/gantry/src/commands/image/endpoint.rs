@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the words of the command line to sources and destinations.
+
+use std::path::PathBuf;
+
+use gantry_image::{ImageDestination, ImageSource};
+use gantry_oci::{Kind, Platform};
+use gantry_transport::ImageName;
+use gantry_transport::oci_layout::{LayoutDestination, LayoutOptions, LayoutSource};
+use gantry_transport::registry::client::Login;
+use gantry_transport::registry::mirrors::RegistriesConf;
+use gantry_transport::registry::tls::CertificatePlaces;
+use gantry_transport::registry::{
+    Credentials, Environment, Options, RegistryDestination, RegistrySource, TlsVerify,
+};
+
+use crate::exit::Failure;
+
+/// Defines the options of one side, with the prefix that skopeo gives them.
+macro_rules! side {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, clap::Args)]
+        pub struct $name {
+            /// Read credentials from this file only
+            #[arg(id = concat!($prefix, "authfile"), long = concat!($prefix, "authfile"), value_name = "FILE")]
+            authfile: Option<PathBuf>,
+            /// Use these credentials
+            #[arg(id = concat!($prefix, "creds"), long = concat!($prefix, "creds"), value_name = "USER:PASSWORD")]
+            creds: Option<String>,
+            /// Use no credentials
+            #[arg(id = concat!($prefix, "no-creds"), long = concat!($prefix, "no-creds"),
+                  conflicts_with_all = [concat!($prefix, "creds"), concat!($prefix, "registry-token")])]
+            no_creds: bool,
+            /// Use this bearer token
+            #[arg(id = concat!($prefix, "registry-token"), long = concat!($prefix, "registry-token"), value_name = "TOKEN",
+                  conflicts_with = concat!($prefix, "creds"))]
+            registry_token: Option<String>,
+            /// Read certificates from this directory
+            #[arg(id = concat!($prefix, "cert-dir"), long = concat!($prefix, "cert-dir"), value_name = "DIR")]
+            cert_dir: Option<PathBuf>,
+            /// Require TLS and a good certificate [default: yes, but loopback addresses may speak plain HTTP]
+            #[arg(id = concat!($prefix, "tls-verify"), long = concat!($prefix, "tls-verify"), value_name = "BOOL",
+                  num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+            tls_verify: Option<bool>,
+            /// Blobs of an OCI layout lie in this directory
+            #[arg(id = concat!($prefix, "shared-blob-dir"), long = concat!($prefix, "shared-blob-dir"), value_name = "DIR")]
+            shared_blob_dir: Option<PathBuf>,
+        }
+
+        impl $name {
+            /// The options as the transports take them.
+            ///
+            /// # Errors
+            /// Malformed credentials, or configuration files that cannot be read.
+            pub fn resolve(self) -> Result<Side, Failure> {
+                Side::new(
+                    self.authfile,
+                    self.creds,
+                    self.no_creds,
+                    self.registry_token,
+                    self.cert_dir,
+                    self.tls_verify,
+                    self.shared_blob_dir,
+                )
+            }
+        }
+    };
+}
+
+side!(
+    /// Options of the only side.
+    PlainArgs, ""
+);
+side!(
+    /// Options of the source.
+    SourceArgs, "src-"
+);
+side!(
+    /// Options of the destination.
+    DestinationArgs, "dest-"
+);
+
+/// How one side is reached.
+#[derive(Debug)]
+pub struct Side {
+    /// For registries.
+    pub options: Options,
+    /// For registries.
+    pub conf: RegistriesConf,
+    /// For OCI layouts.
+    pub layout: LayoutOptions,
+}
+
+impl Side {
+    fn new(
+        authfile: Option<PathBuf>,
+        creds: Option<String>,
+        no_creds: bool,
+        registry_token: Option<String>,
+        cert_dir: Option<PathBuf>,
+        tls_verify: Option<bool>,
+        shared_blob_dir: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        let uid = rustix::process::geteuid().as_raw();
+        let mut environment = Environment::from_variables(|name| std::env::var_os(name), uid);
+        if authfile.is_some() {
+            environment.auth_file = authfile;
+        }
+        let login = match (creds, registry_token) {
+            (Some(creds), _) => Login::Given(Credentials::parse(&creds).ok_or_else(|| {
+                Failure::message(
+                    Kind::InvalidInput,
+                    "credentials are not of the form USER:PASSWORD",
+                )
+            })?),
+            (None, Some(token)) => Login::Token(token),
+            (None, None) if no_creds => Login::Anonymous,
+            (None, None) => Login::Search,
+        };
+        Ok(Self {
+            options: Options {
+                tls_verify: match tls_verify {
+                    None => TlsVerify::Default,
+                    Some(true) => TlsVerify::Required,
+                    Some(false) => TlsVerify::Off,
+                },
+                certificates: CertificatePlaces {
+                    dir: cert_dir,
+                    roots: environment.cert_roots(),
+                },
+                login,
+                auth_files: environment.auth_files(),
+                ..Options::default()
+            },
+            conf: RegistriesConf::load(&environment)?,
+            layout: LayoutOptions {
+                shared_blob_dir,
+                ..LayoutOptions::default()
+            },
+        })
+    }
+
+    /// Opens a source.
+    ///
+    /// # Errors
+    /// As the transport says.
+    pub fn source(&self, name: ImageName) -> Result<Box<dyn ImageSource>, Failure> {
+        Ok(match name {
+            ImageName::Docker(reference) => {
+                Box::new(RegistrySource::new(reference, &self.options, &self.conf)?)
+            }
+            ImageName::OciLayout { path, selection } => {
+                Box::new(LayoutSource::new(path, selection, &self.layout))
+            }
+            ImageName::Store(_) => return Err(no_store(&name)),
+        })
+    }
+
+    /// Opens a destination.
+    ///
+    /// # Errors
+    /// As the transport says.
+    pub async fn destination(&self, name: ImageName) -> Result<Box<dyn ImageDestination>, Failure> {
+        Ok(match name {
+            ImageName::Docker(reference) => Box::new(RegistryDestination::new(
+                reference,
+                &self.options,
+                &self.conf,
+            )),
+            ImageName::OciLayout { path, selection } => {
+                Box::new(LayoutDestination::create(path, selection, &self.layout).await?)
+            }
+            ImageName::Store(_) => return Err(no_store(&name)),
+        })
+    }
+}
+
+fn no_store(name: &ImageName) -> Failure {
+    Failure::message(
+        Kind::Unsupported,
+        format!("{name} cannot be opened by this verb"),
+    )
+}
+
+/// Which platform is chosen from an index.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PlatformArgs {
+    /// Choose this platform from an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with_all = ["override_arch", "override_os", "override_variant"])]
+    platform: Option<String>,
+    /// Choose this architecture
+    #[arg(long, value_name = "ARCH")]
+    override_arch: Option<String>,
+    /// Choose this operating system
+    #[arg(long, value_name = "OS")]
+    override_os: Option<String>,
+    /// Choose this variant of the architecture
+    #[arg(long, value_name = "VARIANT")]
+    override_variant: Option<String>,
+}
+
+impl PlatformArgs {
+    /// The platform.
+    ///
+    /// # Errors
+    /// The text is not of the form `os/architecture[/variant]`.
+    pub fn resolve(self) -> Result<Platform, Failure> {
+        if let Some(text) = self.platform {
+            return Ok(Platform::parse(&text)?);
+        }
+        let mut platform = Platform::host();
+        if let Some(architecture) = self.override_arch {
+            platform.architecture = architecture;
+            platform.variant = None;
+        }
+        if let Some(os) = self.override_os {
+            platform.os = os;
+        }
+        if self.override_variant.is_some() {
+            platform.variant = self.override_variant;
+        }
+        Ok(platform)
+    }
+}
