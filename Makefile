@@ -5,8 +5,10 @@ export CARGO_TERM_COLOR ?= auto
 
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq \
 	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2
+# What the benches measure against.
+BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help setup build test lint docs fixtures fixtures-bench fixtures-clean demo clean
+.PHONY: help setup build test lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,10 @@ test: setup lint docs ## everything that a change must pass; ends with the tests
 
 demo: build fixtures ## push an image and run it on a second host that pulls nothing (root)
 	cargo xtask demo
+
+bench: build fixtures-bench ## measure beside podman, skopeo, containerd, crun, ostree (root); BENCH="pull start" chooses
+	@bash scripts/setup $(BENCH_PACKAGES)
+	cargo xtask bench $(BENCH)
 
 clean: ## remove what was built
 	cargo clean

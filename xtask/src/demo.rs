@@ -318,10 +318,14 @@ impl Stage {
 }
 
 /// A process that ends with the value, by a signal that lets it clean up.
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Daemon {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn start(command: &mut Command) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
             .spawn()
@@ -365,7 +369,8 @@ impl Drop for Mount {
     }
 }
 
-fn wait_for_port(file: &Path) -> Result<u16> {
+/// The port that a daemon writes to `file` once it listens.
+pub fn wait_for_port(file: &Path) -> Result<u16> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         // The daemon writes the file by a rename once it listens, so that it is never seen half written.
@@ -407,7 +412,7 @@ fn loopback_bytes() -> Result<u64> {
 }
 
 /// Sizes of the regular files below `root`, which need not exist.
-fn tree_bytes(root: &Path) -> Result<u64> {
+pub fn tree_bytes(root: &Path) -> Result<u64> {
     let mut sum = 0;
     walk(root, &mut |metadata| {
         sum += if metadata.is_file() {
@@ -420,7 +425,7 @@ fn tree_bytes(root: &Path) -> Result<u64> {
 }
 
 /// Room that the trees take on disk, every inode counted once.
-fn disk_bytes(roots: &[&Path]) -> Result<u64> {
+pub fn disk_bytes(roots: &[&Path]) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     let (mut sum, mut seen) = (0, std::collections::BTreeSet::new());
     for root in roots {

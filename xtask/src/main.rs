@@ -6,6 +6,7 @@
     reason = "a program for developers, whose output is its purpose"
 )]
 
+mod bench;
 mod demo;
 mod fixtures;
 
@@ -16,6 +17,8 @@ use clap::Parser;
 /// The developers' programs.
 #[derive(Debug, Parser)]
 enum Args {
+    /// Measures our programs beside other people's.
+    Bench(bench::Args),
     /// Pushes an image and runs it on a second host that pulls nothing.
     Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
@@ -24,6 +27,7 @@ enum Args {
 
 fn main() -> ExitCode {
     let result = match Args::parse() {
+        Args::Bench(args) => bench::run(&args),
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
     };

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The figures: our programs beside other people's, interleaved in one run, as ratios of medians.
+//!
+//! Everything lies on a scratch ext4 (loop device, direct I/O, noatime), in a mount namespace whose only cgroup
+//! hierarchy is cgroup2 (crun refuses a hybrid layout, podman 5 too). The registry is on the same machine: no latency, no bandwidth
+//! limit, so a pull is CPU and file system only. Results go to `target/bench/results.jsonl`, one line a figure.
+
+mod compare;
+mod pull;
+mod push;
+mod start;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use gantry_testkit::{fixtures, scratch::Disk, skip::is_root, tool};
+
+use compare::Report;
+
+/// Options of the benches.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which benches; all without.
+    #[arg(value_enum)]
+    benches: Vec<Bench>,
+    /// The program to measure.
+    #[arg(long, default_value = "target/release/gantry")]
+    gantry: PathBuf,
+    /// Runs of each contender; starts are run eight times as often.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Where the results are appended.
+    #[arg(long, default_value = "target/bench/results.jsonl")]
+    results: PathBuf,
+    /// Set by the program itself once it stands in its own namespace.
+    #[arg(long, hide = true)]
+    isolated: bool,
+}
+
+/// One group of figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bench {
+    /// Pull into an empty store.
+    Pull,
+    /// Push of the whole set, with explode.
+    Push,
+    /// Start of a container, and the page cache that ten of them share.
+    Start,
+}
+
+/// What every bench works with.
+struct Bed {
+    gantry: PathBuf,
+    runs: usize,
+    disk: Disk,
+}
+
+impl Bed {
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path().join(name)
+    }
+}
+
+/// Runs the benches asked for and prints their table.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        is_root(),
+        "the benches need root: they mount a scratch file system and start containers"
+    );
+    if !args.isolated {
+        return isolate();
+    }
+    ensure!(
+        args.gantry.is_file(),
+        "no program {}: run `make build`",
+        args.gantry.display()
+    );
+    let missing = tool::missing(&[
+        "skopeo",
+        "podman",
+        "crun",
+        "ctr",
+        "containerd",
+        "docker-registry",
+        "ostree",
+    ]);
+    ensure!(
+        missing.is_empty(),
+        "not installed: {}; run `make bench`",
+        missing.join(", ")
+    );
+    let gantry = fs_absolute(&args.gantry)?;
+    let bed = Bed {
+        gantry,
+        runs: args.runs,
+        disk: Disk::new(60 << 30)?,
+    };
+    let mut report = Report::create(&args.results)?;
+    let asked = |bench| args.benches.is_empty() || args.benches.contains(&bench);
+    println!("{}", machine()?);
+    let mut failed = Vec::new();
+    for (bench, name, run) in [
+        (
+            Bench::Pull,
+            "pull",
+            pull::run as fn(&Bed, &mut Report) -> Result<()>,
+        ),
+        (Bench::Push, "push", push::run),
+        (Bench::Start, "start", start::run),
+    ] {
+        if asked(bench) {
+            if let Err(error) = run(&bed, &mut report) {
+                println!("bench {name}: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    println!("\n{}", report.table());
+    if !failed.is_empty() {
+        bail!("these benches did not end: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn fs_absolute(path: &std::path::Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("find {}", path.display()))
+}
+
+/// Executes this program again in a mount namespace with cgroup2 alone.
+fn isolate() -> Result<()> {
+    const SCRIPT: &str = "umount -R -l /sys/fs/cgroup 2>/dev/null; mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec \"$@\"";
+    let status = Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--",
+            "sh",
+            "-ec",
+            SCRIPT,
+            "sh",
+        ])
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .arg("--isolated")
+        .status()
+        .context("start unshare")?;
+    ensure!(status.success(), "the benches failed");
+    Ok(())
+}
+
+/// Machine, kernel and load, to stand beside every figure.
+fn machine() -> Result<String> {
+    let cpus = std::thread::available_parallelism()?;
+    let kernel = tool::text("uname", ["-srm"])?;
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    Ok(format!(
+        "machine: {cpus} CPUs, {kernel}, ext4 on a loop device; load before {load}"
+    ))
+}
+
+/// The images that a bench of the whole set uses, each once.
+fn image_set() -> Vec<&'static str> {
+    const SET: &[&str] = &[
+        "base", "python3", "app-v1", "app-v2", "app-v3", "app-v4", "app-v5", "nginx", "postgres",
+        "jre", "jre-00", "jre-01", "jre-02", "jre-03", "jre-04", "jre-05", "jre-06", "jre-07",
+        "jre-08", "jre-09", "sci",
+    ];
+    SET.iter()
+        .copied()
+        .filter(|name| fixtures::layout(name).is_ok())
+        .collect()
+}
