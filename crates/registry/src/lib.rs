@@ -1,2 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The registry daemon: receive, explode, publish.
+//! The registry daemon: receive, verify, explode, publish.
+//!
+//! ```text
+//!  client ──blobs──▶ upload ──▶ blobs/            (hashed on the way, kept as pushed)
+//!         ─manifest▶ pipeline::receive            strict document, every blob present in this repository
+//!                      └▶ pipeline::explode       layers verified and unpacked, privately
+//!                           └▶ pipeline::publish  digests/<digest>/ by one rename, then the tag's link
+//! ```
+//!
+//! A manifest PUT is the gate: it is answered after the image can be run on
+//! every host that mounts the tree, or is refused and leaves nothing that can
+//! be seen by tag, by digest, as a referrer or in the tree.
+//!
+//! What this crate does not do: it has no command line, reads no environment
+//! and makes no async runtime; the program passes all of it in.
+//!
+//! # Source
+//! distribution-spec v1.1.
+#![forbid(unsafe_code)]
+
+mod blobs;
+mod errors;
+mod manifests;
+mod pipeline;
+mod respond;
+mod routes;
+mod serve;
+mod state;
+mod upload;
+
+pub use pipeline::FaceRules;
+pub use serve::{Registry, ServeError, ServeOptions, Tls, serve};

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way of a manifest from "pushed" to "every host runs it".
+//!
+//! ```text
+//! receive   manifests::accept: strict document, every blob here      (nothing written)
+//! explode   layers verified and unpacked into staging                (nothing visible)
+//! decide    today: the image is well-formed; scan and policy follow  (nothing visible)
+//! publish   objects, then digests/<digest>/ by one rename, then the
+//!           repository's marker, then the tag's link
+//! ```
+//!
+//! An index gets a directory too, whose `rootfs` leads to the image for this
+//! host's platform. What is not an image (a signature, an SBOM) has no tree;
+//! it is kept and served, and its tags stand under `registry/tags`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gantry_image::ManifestBytes;
+use gantry_image::select::choose_platform;
+use gantry_oci::{
+    Descriptor, DiffId, Document, ImageConfig, Limits, Manifest, ManifestDigest, Platform,
+    Repository, Tag,
+};
+use gantry_store::{
+    BlobForm, Claim, CommitImage, Faces, ImageName, Ingest, IngestError, IngestOptions, Pointer,
+    Store, StoreError,
+};
+
+use crate::errors::{ApiError, Code};
+use crate::state::{Member, State};
+
+/// Layers of one image unpacked at once: each already uses about two cores.
+const LAYERS_AT_ONCE: usize = 2;
+
+/// Which faces the images of a repository get.
+#[derive(Debug, Clone)]
+pub struct FaceRules {
+    /// Where nothing else is said.
+    pub default: Faces,
+    /// By repository, or by a prefix that ends in `/*`; the longest match counts.
+    pub repositories: BTreeMap<String, Faces>,
+}
+
+impl Default for FaceRules {
+    fn default() -> Self {
+        Self {
+            default: Faces::BOTH,
+            repositories: BTreeMap::new(),
+        }
+    }
+}
+
+impl FaceRules {
+    /// The faces for a repository.
+    #[must_use]
+    pub fn of(&self, repository: &Repository) -> Faces {
+        let name = repository.as_str();
+        if let Some(faces) = self.repositories.get(name) {
+            return *faces;
+        }
+        let matching = self.repositories.iter().filter_map(|(pattern, faces)| {
+            let prefix = pattern.strip_suffix('*')?;
+            (prefix.ends_with('/') && name.starts_with(prefix)).then_some((prefix.len(), *faces))
+        });
+        matching
+            .max_by_key(|(length, _)| *length)
+            .map_or(self.default, |(_, faces)| faces)
+    }
+}
+
+/// The store, and what is made of each image.
+#[derive(Debug)]
+pub struct Pipeline {
+    store: Store,
+    faces: FaceRules,
+    limits: Limits,
+}
+
+fn own_name(repository: &Repository, tag: &Tag) -> ImageName {
+    ImageName {
+        host: None,
+        repository: repository.clone(),
+        pointer: Pointer::Tag(tag.clone()),
+    }
+}
+
+fn of_store(doing: &str) -> impl Fn(StoreError) -> ApiError + '_ {
+    move |error| ApiError::of_image(error.kind(), doing, &error)
+}
+
+impl Pipeline {
+    /// A pipeline into `store`.
+    pub fn new(store: Store, faces: FaceRules, limits: Limits) -> Self {
+        Self {
+            store,
+            faces,
+            limits,
+        }
+    }
+
+    /// Accepts a document that was checked against its repository, and moves the tag.
+    ///
+    /// # Errors
+    /// What is wrong with the image, or with this registry; nothing is visible then.
+    pub fn accept(
+        &self,
+        state: &State,
+        repository: &Repository,
+        tag: Option<&Tag>,
+        manifest: &ManifestBytes,
+    ) -> Result<(), ApiError> {
+        if let Some(tag) = tag {
+            self.check_collision(state, repository, tag)?;
+        }
+        match manifest.document() {
+            Document::Manifest(document) if document.is_image() => {
+                let names: Vec<ImageName> = tag
+                    .map(|tag| own_name(repository, tag))
+                    .into_iter()
+                    .collect();
+                let (ingest, config) = self.explode(state, repository, document)?;
+                self.admit(state, repository, manifest)?;
+                let commit = CommitImage {
+                    manifest,
+                    config: &config,
+                    names: &names,
+                };
+                let publish = |error: IngestError| {
+                    ApiError::of_image(error.kind(), "publish the image", &error)
+                };
+                if let Err(error) = ingest.commit_image(&commit).map_err(publish) {
+                    self.withdraw(state, repository, manifest);
+                    return Err(error);
+                }
+                self.forget_artifact_tag(repository, tag)
+            }
+            Document::Index(index) if self.has_images(index) => {
+                let names: Vec<ImageName> = tag
+                    .map(|tag| own_name(repository, tag))
+                    .into_iter()
+                    .collect();
+                self.admit(state, repository, manifest)?;
+                let chosen = choose_platform(index, &Platform::host())
+                    .ok()
+                    .map(|choice| ManifestDigest::from_digest(choice.descriptor.digest))
+                    .filter(|digest| matches!(self.store.image(digest), Ok(Some(_))));
+                let publish = |error: IngestError| {
+                    ApiError::of_image(error.kind(), "publish the index", &error)
+                };
+                let ingest = self
+                    .store
+                    .begin(IngestOptions::default())
+                    .map_err(of_store("publish the index"))?;
+                if let Err(error) = ingest
+                    .commit_index(manifest, chosen, &names)
+                    .map_err(publish)
+                {
+                    self.withdraw(state, repository, manifest);
+                    return Err(error);
+                }
+                self.forget_artifact_tag(repository, tag)
+            }
+            Document::Manifest(_) | Document::Index(_) => {
+                self.admit(state, repository, manifest)?;
+                tag.map_or(Ok(()), |tag| {
+                    self.tag_artifact(repository, tag, manifest.digest())
+                })
+            }
+        }
+    }
+
+    fn has_images(&self, index: &gantry_oci::Index) -> bool {
+        index.manifests.iter().any(|entry| {
+            matches!(
+                self.store.image(&ManifestDigest::from_digest(entry.digest)),
+                Ok(Some(_))
+            )
+        })
+    }
+
+    /// A tag and a repository below its own may not need the same path in the tree.
+    fn check_collision(
+        &self,
+        state: &State,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<(), ApiError> {
+        let collides = |other: &Repository| {
+            ApiError::new(
+                Code::Denied,
+                format!(
+                    "tag {tag} of repository {repository} and repository {other} would need the same place in the \
+                     shared tree; choose another tag or another repository name"
+                ),
+            )
+        };
+        let below = format!("{repository}/{tag}");
+        for other in state
+            .repositories()
+            .map_err(|error| ApiError::io("list the repositories", &error))?
+        {
+            let name = other.as_str();
+            if (name == below || name.starts_with(&format!("{below}/")))
+                && !self.tags(&other)?.is_empty()
+            {
+                return Err(collides(&other));
+            }
+            // The other way round: this repository lies where another one has a tag.
+            if let Some(rest) = repository
+                .as_str()
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('/'))
+            {
+                let first = rest.split('/').next().unwrap_or_default();
+                if first
+                    .parse::<Tag>()
+                    .is_ok_and(|taken| matches!(self.target(&other, &taken), Ok(Some(_))))
+                {
+                    return Err(collides(&other));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the manifest readable in the repository.
+    fn admit(
+        &self,
+        state: &State,
+        repository: &Repository,
+        manifest: &ManifestBytes,
+    ) -> Result<(), ApiError> {
+        let digest = manifest.digest().digest();
+        state
+            .put_bytes(digest, manifest.bytes())
+            .and_then(|()| {
+                state.admit(
+                    repository,
+                    Member::Manifest,
+                    digest,
+                    manifest.media_type().as_str(),
+                )
+            })
+            .map_err(|error| ApiError::io("keep the manifest", &error))
+    }
+
+    /// Takes back what [`admit`](Self::admit) made readable, unless a tag already leads to it.
+    fn withdraw(&self, state: &State, repository: &Repository, manifest: &ManifestBytes) {
+        let known = matches!(self.store.image(manifest.digest()), Ok(Some(_)));
+        if known {
+            return;
+        }
+        if let Err(error) = state.dismiss(repository, Member::Manifest, manifest.digest().digest())
+        {
+            tracing::error!(%repository, digest = %manifest.digest(), "withdraw a manifest: {error}");
+        }
+    }
+
+    /// Verifies and unpacks the layers that the store does not have; answers the
+    /// transaction and the configuration's bytes.
+    fn explode(
+        &self,
+        state: &State,
+        repository: &Repository,
+        manifest: &Manifest,
+    ) -> Result<(Ingest, Vec<u8>), ApiError> {
+        let config_bytes = self.read_config(state, repository, manifest)?;
+        let config = ImageConfig::parse(&config_bytes, manifest.layers.len(), &self.limits)
+            .map_err(|error| {
+                ApiError::of_image(error.kind(), "refuse the image's configuration", &error)
+            })?;
+        let mut layers = Vec::new();
+        for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            if blob.media_type.layer_compression().is_none() {
+                return Err(ApiError::new(
+                    Code::ManifestInvalid,
+                    format!(
+                        "layer {} has media type {}, which is no layer's",
+                        blob.digest, blob.media_type
+                    ),
+                ));
+            }
+            layers.push((blob, *diff_id));
+        }
+        let options = IngestOptions {
+            faces: self.faces.of(repository),
+        };
+        let ingest = self
+            .store
+            .begin(options)
+            .map_err(of_store("unpack the image"))?;
+        self.unpack_all(state, repository, &ingest, &layers)?;
+        Ok((ingest, config_bytes))
+    }
+
+    fn read_config(
+        &self,
+        state: &State,
+        repository: &Repository,
+        manifest: &Manifest,
+    ) -> Result<Vec<u8>, ApiError> {
+        use io::Read as _;
+        let failed = |error: io::Error| ApiError::io("read the image's configuration", &error);
+        let missing = || {
+            ApiError::new(
+                Code::ManifestBlobUnknown,
+                format!(
+                    "the image's configuration {} is not in repository {repository}",
+                    manifest.config.digest
+                ),
+            )
+        };
+        if manifest.config.size_bytes > self.limits.config_bytes {
+            return Err(ApiError::new(
+                Code::SizeInvalid,
+                format!(
+                    "the image's configuration is larger than the {} bytes allowed",
+                    self.limits.config_bytes
+                ),
+            ));
+        }
+        let file = state
+            .open(repository, Member::Blob, &manifest.config.digest)
+            .map_err(failed)?
+            .ok_or_else(missing)?;
+        let mut bytes = Vec::new();
+        file.take(self.limits.config_bytes + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        Ok(bytes)
+    }
+
+    /// Unpacks layers, a few at once, the largest first.
+    fn unpack_all(
+        &self,
+        state: &State,
+        repository: &Repository,
+        ingest: &Ingest,
+        layers: &[(&Descriptor, DiffId)],
+    ) -> Result<(), ApiError> {
+        let mut order: Vec<&(&Descriptor, DiffId)> = layers.iter().collect();
+        order.sort_by_key(|(blob, _)| std::cmp::Reverse(blob.size_bytes));
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), ApiError> {
+            while let Some((blob, diff_id)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                unpack(state, repository, ingest, blob, *diff_id)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..LAYERS_AT_ONCE.min(order.len()))
+                .map(|_| scope.spawn(work))
+                .collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|_| {
+                    Err(ApiError::new(
+                        Code::Unknown,
+                        "the registry failed to unpack a layer",
+                    ))
+                })
+            })
+        })
+    }
+
+    fn artifact_tags(&self, repository: &Repository) -> PathBuf {
+        self.store
+            .path()
+            .join("registry/tags")
+            .join(repository.as_str().replace('/', "%2F"))
+    }
+
+    fn tag_artifact(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &ManifestDigest,
+    ) -> Result<(), ApiError> {
+        let dir = self.artifact_tags(repository);
+        let write = || -> io::Result<()> {
+            std::fs::create_dir_all(&dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(&dir)?;
+            io::Write::write_all(&mut file, digest.to_string().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(dir.join(tag.as_str()))
+                .map_err(|error| error.error)?;
+            File::open(&dir)?.sync_all()
+        };
+        write().map_err(|error| ApiError::io("tag the manifest", &error))?;
+        // The tag may have been an image's before.
+        self.store
+            .untag(&own_name(repository, tag))
+            .map(drop)
+            .map_err(of_store("move the tag"))
+    }
+
+    fn forget_artifact_tag(
+        &self,
+        repository: &Repository,
+        tag: Option<&Tag>,
+    ) -> Result<(), ApiError> {
+        let Some(tag) = tag else { return Ok(()) };
+        match std::fs::remove_file(self.artifact_tags(repository).join(tag.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ApiError::io("move the tag", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a tag leads.
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    pub fn target(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<ManifestDigest>, ApiError> {
+        if let Ok(text) = std::fs::read_to_string(self.artifact_tags(repository).join(tag.as_str()))
+        {
+            return Ok(text.parse().ok());
+        }
+        self.store
+            .target(&own_name(repository, tag))
+            .map_err(of_store("read the tag"))
+    }
+
+    /// Removes a tag; whether it was there.
+    ///
+    /// # Errors
+    /// The tree cannot be changed.
+    pub fn untag(&self, repository: &Repository, tag: &Tag) -> Result<bool, ApiError> {
+        let artifact = self.artifact_tags(repository).join(tag.as_str()).is_file();
+        self.forget_artifact_tag(repository, Some(tag))?;
+        let image = self
+            .store
+            .untag(&own_name(repository, tag))
+            .map_err(of_store("remove the tag"))?;
+        Ok(artifact || image)
+    }
+
+    /// The tags of a repository, in no order.
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    pub fn tags(&self, repository: &Repository) -> Result<Vec<Tag>, ApiError> {
+        let io = |error: io::Error| ApiError::io("list the tags", &error);
+        let mut tags = Vec::new();
+        let dir = self.store.path().join("images").join(repository.as_str());
+        for dir in [dir, self.artifact_tags(repository)] {
+            let entries = match std::fs::read_dir(dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(io)?;
+                // Directories are other repositories, whose names begin with this one.
+                if entry.file_type().map_err(io)?.is_dir() {
+                    continue;
+                }
+                tags.extend(
+                    entry
+                        .file_name()
+                        .to_str()
+                        .and_then(|name| name.parse::<Tag>().ok()),
+                );
+            }
+        }
+        tags.sort();
+        tags.dedup();
+        Ok(tags)
+    }
+}
+
+fn unpack(
+    state: &State,
+    repository: &Repository,
+    ingest: &Ingest,
+    blob: &Descriptor,
+    diff_id: DiffId,
+) -> Result<(), ApiError> {
+    let refuse = |error: IngestError| ApiError::of_image(error.kind(), "refuse the image", &error);
+    let Claim::Wanted(claim) = ingest.claim(diff_id).map_err(refuse)? else {
+        return Ok(());
+    };
+    let file = state
+        .open(repository, Member::Blob, &blob.digest)
+        .map_err(|error| ApiError::io("open a layer", &error))?
+        .ok_or_else(|| {
+            ApiError::new(
+                Code::ManifestBlobUnknown,
+                format!("layer {} left repository {repository}", blob.digest),
+            )
+        })?;
+    claim
+        .unpack(file, BlobForm::AsDescribed(blob))
+        .map(drop)
+        .map_err(refuse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_pattern_decides_the_faces() {
+        let rules = FaceRules {
+            default: Faces::BOTH,
+            repositories: [
+                ("team/*".to_owned(), Faces::COMPOSEFS),
+                ("team/web/*".to_owned(), Faces::HARDLINK),
+                ("team/web/app".to_owned(), Faces::BOTH),
+                ("te*".to_owned(), Faces::HARDLINK),
+            ]
+            .into(),
+        };
+        for (name, faces) in [
+            ("team/db", Faces::COMPOSEFS),
+            ("team/web/other", Faces::HARDLINK),
+            ("team/web/app", Faces::BOTH),
+            ("team", Faces::BOTH),
+            ("test", Faces::BOTH),
+        ] {
+            assert_eq!(rules.of(&name.parse().unwrap()), faces, "{name}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the registry keeps on disk beside the store's own files.
+//!
+//! ```text
+//! <root>/blobs/<alg>/<2 hex>/<hex>                         blobs as they were pushed
+//! <root>/registry/uploads/<uuid>                           unfinished uploads
+//! <root>/registry/repos/<repository, / as %2F>/
+//!     blobs/<alg>:<hex>                                    empty: the blob may be read here
+//!     manifests/<alg>:<hex>                                the media type: so may the manifest
+//!     referrers/<alg>:<hex of subject>/<alg>:<hex>         a descriptor: that manifest speaks of the subject
+//! ```
+//!
+//! Blobs are shared by all repositories; a repository sees those that it has a
+//! marker for, so that knowing a digest gives nobody another team's bytes.
+//! Manifests are kept as blobs too. Tags are not here: a tag is the store's
+//! `images/<repository>/<tag>`, which other hosts see, so there is one truth.
+//!
+//! Each fact is a file of its own, made by one rename or one exclusive create.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use gantry_oci::{Digest, Repository};
+
+/// The files below one root.
+#[derive(Debug, Clone)]
+pub struct State {
+    root: PathBuf,
+}
+
+/// The two kinds of things that belong to a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// A blob.
+    Blob,
+    /// A manifest or index.
+    Manifest,
+}
+
+impl Member {
+    fn dir(self) -> &'static str {
+        match self {
+            Self::Blob => "blobs",
+            Self::Manifest => "manifests",
+        }
+    }
+}
+
+impl State {
+    /// The registry's files below a store's root, which exists.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn new(root: &Path) -> io::Result<Self> {
+        let state = Self {
+            root: root.to_owned(),
+        };
+        for dir in ["blobs", "registry/uploads", "registry/repos"] {
+            make_dirs(&state.root.join(dir))?;
+        }
+        Ok(state)
+    }
+
+    /// Where a blob lies.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root
+            .join("blobs")
+            .join(digest.algorithm().name())
+            .join(&hex[..2])
+            .join(hex)
+    }
+
+    /// Where unfinished uploads lie.
+    pub fn uploads(&self) -> PathBuf {
+        self.root.join("registry/uploads")
+    }
+
+    fn repo(&self, repository: &Repository) -> PathBuf {
+        self.root
+            .join("registry/repos")
+            .join(repository.as_str().replace('/', "%2F"))
+    }
+
+    fn marker(&self, repository: &Repository, member: Member, digest: &Digest) -> PathBuf {
+        self.repo(repository)
+            .join(member.dir())
+            .join(digest.to_string())
+    }
+
+    /// Whether anything was ever pushed to the repository.
+    pub fn has_repository(&self, repository: &Repository) -> bool {
+        self.repo(repository).is_dir()
+    }
+
+    /// The repositories, sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn repositories(&self) -> io::Result<Vec<Repository>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(self.root.join("registry/repos"))? {
+            let name = entry?.file_name();
+            all.extend(
+                name.to_str()
+                    .and_then(|name| name.replace("%2F", "/").parse().ok()),
+            );
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// Whether the repository has this blob or manifest.
+    pub fn has(&self, repository: &Repository, member: Member, digest: &Digest) -> bool {
+        self.marker(repository, member, digest).is_file()
+    }
+
+    /// What stands in the marker: a manifest's media type.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn marker_text(
+        &self,
+        repository: &Repository,
+        member: Member,
+        digest: &Digest,
+    ) -> io::Result<Option<String>> {
+        optional(std::fs::read_to_string(
+            self.marker(repository, member, digest),
+        ))
+    }
+
+    /// Gives the repository a blob or manifest that is on disk.
+    ///
+    /// # Errors
+    /// The marker cannot be written.
+    pub fn admit(
+        &self,
+        repository: &Repository,
+        member: Member,
+        digest: &Digest,
+        text: &str,
+    ) -> io::Result<()> {
+        let marker = self.marker(repository, member, digest);
+        if member == Member::Blob && marker.is_file() {
+            return Ok(());
+        }
+        write_durably(&marker, text.as_bytes())
+    }
+
+    /// Takes a blob or manifest from the repository; whether it was there.
+    ///
+    /// # Errors
+    /// The marker cannot be removed.
+    pub fn dismiss(
+        &self,
+        repository: &Repository,
+        member: Member,
+        digest: &Digest,
+    ) -> io::Result<bool> {
+        let marker = self.marker(repository, member, digest);
+        Ok(optional(std::fs::remove_file(marker))?.is_some())
+    }
+
+    /// Opens a blob that the repository has; `None` if it has not.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(
+        &self,
+        repository: &Repository,
+        member: Member,
+        digest: &Digest,
+    ) -> io::Result<Option<File>> {
+        if !self.has(repository, member, digest) {
+            return Ok(None);
+        }
+        optional(File::open(self.blob_path(digest)))
+    }
+
+    /// Puts small bytes under their digest, durably.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn put_bytes(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let path = self.blob_path(digest);
+        if path.is_file() {
+            return Ok(());
+        }
+        write_durably(&path, bytes)
+    }
+
+    /// Moves a finished upload, already synced, under its digest.
+    ///
+    /// # Errors
+    /// The rename fails.
+    pub fn adopt(&self, upload: &Path, digest: &Digest) -> io::Result<()> {
+        let path = self.blob_path(digest);
+        if path.is_file() {
+            return std::fs::remove_file(upload);
+        }
+        make_parent(&path)?;
+        std::fs::rename(upload, &path)?;
+        sync_parent(&path)
+    }
+
+    /// Notes that a manifest speaks of `subject`.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn add_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+        descriptor: &[u8],
+    ) -> io::Result<()> {
+        write_durably(
+            &self
+                .referrers_dir(repository, subject)
+                .join(referrer.to_string()),
+            descriptor,
+        )
+    }
+
+    /// Forgets that a manifest speaks of `subject`.
+    ///
+    /// # Errors
+    /// The note cannot be removed.
+    pub fn remove_referrer(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> io::Result<()> {
+        optional(std::fs::remove_file(
+            self.referrers_dir(repository, subject)
+                .join(referrer.to_string()),
+        ))
+        .map(drop)
+    }
+
+    /// The descriptors of what speaks of `subject`, in the order of their digests.
+    ///
+    /// # Errors
+    /// The notes cannot be read.
+    pub fn referrers(&self, repository: &Repository, subject: &Digest) -> io::Result<Vec<Vec<u8>>> {
+        let Some(entries) = optional(std::fs::read_dir(self.referrers_dir(repository, subject)))?
+        else {
+            return Ok(Vec::new());
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            // A name that is no digest is a write that did not end.
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.parse::<Digest>().is_ok())
+            {
+                names.push(entry.path());
+            }
+        }
+        names.sort();
+        let mut all = Vec::new();
+        for name in names {
+            all.extend(optional(std::fs::read(name))?);
+        }
+        Ok(all)
+    }
+
+    fn referrers_dir(&self, repository: &Repository, subject: &Digest) -> PathBuf {
+        self.repo(repository)
+            .join("referrers")
+            .join(subject.to_string())
+    }
+}
+
+/// "Not there" as `None`.
+fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_dirs(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), make_dirs)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Temporary file, sync, rename, sync of the directory: old or new after any cut.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    make_parent(path)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_parent(path)
+}
