@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kills and power cuts at chosen moments: afterwards it is the old state or the new.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::*;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images go in, come out, and survive what may happen on the way.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::*;
