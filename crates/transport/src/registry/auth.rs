@@ -76,7 +76,7 @@ pub enum AuthError {
         /// The token service.
         realm_host: String,
         /// Why.
-        source: reqwest::Error,
+        source: super::error::HttpError,
     },
     /// The token service's answer makes no sense.
     #[error("token service {realm_host}: {why}")]

@@ -286,7 +286,7 @@ impl Connection {
             Ok(Err(source)) => {
                 return Err(RegistryError::Http {
                     what: what.into(),
-                    source,
+                    source: source.into(),
                 });
             }
             Err(_) => return Err(stalled()),

@@ -368,7 +368,7 @@ impl Registry {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(source)) => Err(RegistryError::Http {
                 what: what.into(),
-                source,
+                source: source.into(),
             }),
             Err(_) => Err(RegistryError::Stalled {
                 what: what.into(),
@@ -529,7 +529,7 @@ impl Registry {
         // The stream has deadlines of its own; the answer comes after its end.
         builder.send().await.map_err(|source| RegistryError::Http {
             what: request.what.clone(),
-            source,
+            source: source.into(),
         })
     }
 
@@ -708,9 +708,9 @@ impl Registry {
         let own = auth::is_own_realm(registry, &url, &self.0.options.trusted_realms);
         let credentials_sent = credentials.filter(|_| own);
         let realm_host = url.host_str().unwrap_or_default().to_owned();
-        let unreachable = |source: reqwest::Error| AuthError::Unreachable {
+        let unreachable = |source: super::error::HttpError| AuthError::Unreachable {
             realm_host: realm_host.clone(),
-            source: source.without_url(),
+            source,
         };
         let client = self.client(&url).map_err(|_| AuthError::Malformed {
             realm_host: realm_host.clone(),
@@ -908,7 +908,7 @@ async fn read_body(
                 .await
                 .map_err(|source| RegistryError::Http {
                     what: what.into(),
-                    source,
+                    source: source.into(),
                 })?;
             let Some(chunk) = chunk else {
                 return Ok(Bytes::from(body));

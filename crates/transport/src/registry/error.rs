@@ -7,6 +7,36 @@ use gantry_image::EndpointError;
 use gantry_oci::Kind;
 use http::StatusCode;
 
+/// A failure of the HTTP client, shown by its innermost cause alone: the
+/// layers above say no more than that there was a request.
+#[derive(Debug)]
+pub struct HttpError(reqwest::Error);
+
+impl HttpError {
+    pub(crate) fn is_builder(&self) -> bool {
+        self.0.is_builder()
+    }
+}
+
+impl From<reqwest::Error> for HttpError {
+    fn from(error: reqwest::Error) -> Self {
+        // An address may carry a signature that is as good as a password.
+        Self(error.without_url())
+    }
+}
+
+impl std::fmt::Display for HttpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut innermost: &dyn std::error::Error = &self.0;
+        while let Some(next) = innermost.source() {
+            innermost = next;
+        }
+        f.write_str(&printable(&innermost.to_string()))
+    }
+}
+
+impl std::error::Error for HttpError {}
+
 /// Why a request to a registry did not lead to an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,7 +47,7 @@ pub enum RegistryError {
         /// What was being done.
         what: String,
         /// Why it failed.
-        source: reqwest::Error,
+        source: HttpError,
     },
     /// The registry said no.
     #[error("{what}: the registry answers {status}{}", reasons_suffix(.reasons))]
@@ -236,9 +266,7 @@ impl From<RegistryError> for EndpointError {
             other => other.to_string(),
         };
         match error {
-            RegistryError::Http { source, .. } => {
-                Self::with_source(kind, message, source.without_url())
-            }
+            RegistryError::Http { source, .. } => Self::with_source(kind, message, source),
             RegistryError::Auth { source, .. } => Self::with_source(kind, message, source),
             _ => Self::new(kind, message),
         }
