@@ -71,6 +71,12 @@ impl DecompressError {
     pub fn kind(&self) -> Kind {
         Kind::Unsafe
     }
+
+    /// The decompression error inside an I/O error, if that is what it is.
+    #[must_use]
+    pub fn find(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
 }
 
 impl From<DecompressError> for io::Error {

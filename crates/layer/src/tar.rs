@@ -13,9 +13,11 @@
 //! checksums, malformed or contradicting extensions, names with `..`, data
 //! where none may be, anything behind the end.
 //!
-//! Attributes that would steer the overlay file system (`trusted.overlay.*`,
-//! `user.overlay.*`) and those that only have a meaning on the builder's host
-//! (`security.selinux`, `system.nfs4_acl`) are dropped and counted.
+//! Of extended attributes the image's own are kept: `user.*`, `trusted.*`,
+//! file capabilities, POSIX ACLs. Those that would steer the overlay file
+//! system (`trusted.overlay.*`, `user.overlay.*`) and those that are the host's
+//! to give (`security.selinux`, `security.ima`, …) are dropped and counted: a
+//! tar made from an overlay's upper directory has them without ill intent.
 //!
 //! Why not a library: the raw bytes between contents must be kept (a layer is
 //! given back bit by bit), times need nanoseconds before 1970, and sparse
@@ -36,6 +38,7 @@ use std::io::{self, Read, Write};
 use gantry_oci::{DiffId, Kind, Limits, ObjectId};
 
 use crate::changes::Changeset;
+use crate::compress::DecompressError;
 use crate::tree::Metadata;
 
 pub(crate) use reader::{Source, read_changes};
@@ -120,7 +123,10 @@ impl ReadLayerError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io(error) => Kind::of_io(error),
+            Self::Io(error) => match DecompressError::find(error) {
+                Some(error) => error.kind(),
+                None => Kind::of_io(error),
+            },
             Self::Truncated { .. } | Self::Header { .. } => Kind::Corrupt,
             Self::Entry { .. } | Self::TooMany { .. } | Self::TrailingData { .. } => Kind::Unsafe,
         }

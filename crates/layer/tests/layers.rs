@@ -277,6 +277,49 @@ fn hostile_archives_are_refused() {
             "N10 file with a slash behind and data",
             vec![file("a/", b"x")],
         ),
+        ("N10b file with a slash behind", vec![file("a/", b"")]),
+        (
+            "N10c symlink with a slash behind",
+            vec![header("a/", b'2', 0, "x")],
+        ),
+        (
+            "P-magic unknown",
+            vec![with(header("a", b'0', 0, ""), 257, b"ustax")],
+        ),
+        (
+            "P-old extension in an archive before POSIX",
+            vec![
+                data_entry(with(header("l", b'L', 2, ""), 257, &[0; 8]), b"x\0"),
+                file("a", b""),
+            ],
+        ),
+        (
+            "P-empty path",
+            vec![extended(b'x', &[("path", "")]), header("a", b'5', 0, "")],
+        ),
+        (
+            "P11e sparse name alone",
+            vec![extended(b'x', &[("GNU.sparse.name", "b")]), file("a", b"")],
+        ),
+        (
+            "P11f two sparse maps",
+            vec![
+                extended(
+                    b'x',
+                    &[
+                        ("GNU.sparse.size", "4"),
+                        ("GNU.sparse.map", "0,4"),
+                        ("GNU.sparse.offset", "0"),
+                        ("GNU.sparse.numbytes", "4"),
+                    ],
+                ),
+                file("a", b"abcd"),
+            ],
+        ),
+        (
+            "P20 another character set",
+            vec![extended(b'x', &[("hdrcharset", "KOI8-R")]), file("a", b"")],
+        ),
         ("N14 whiteout of nothing", vec![file(".wh.", b"")]),
         ("W1 whiteout of ..", vec![file(".wh...", b"")]),
         ("W3 whiteout of .", vec![file(".wh..", b"")]),
@@ -511,6 +554,18 @@ fn unusual_archives_that_are_meant_well_are_accepted() {
         ("old directory", vec![header("a/", 0, 0, "")]),
     ] {
         read(&parts).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    // The prefix counts whatever version stands behind the magic, star's to its shorter end.
+    let prefixed = |version: &[u8], trailer: &[u8]| {
+        let block = with(header("name", b'0', 0, ""), 345, b"prefix");
+        with(with(block, 263, version), 508, trailer)
+    };
+    for block in [
+        prefixed(b"00", b""),
+        prefixed(b"\0\0", b""),
+        prefixed(b"00", b"tar\0"),
+    ] {
+        find(&read(&[block]).unwrap(), "/prefix/name");
     }
     let changes = read(&[
         header("d/", b'5', 0, ""),

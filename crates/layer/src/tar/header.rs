@@ -17,8 +17,13 @@ pub struct Header<'a>(pub &'a [u8; BLOCK]);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Ustar,
+    /// Ustar with times where the end of the prefix would be.
+    Star,
     Gnu,
+    /// No magic: before POSIX.
     Old,
+    /// A magic that readers take for one or the other of the above.
+    Unknown,
 }
 
 impl<'a> Header<'a> {
@@ -32,10 +37,16 @@ impl<'a> Header<'a> {
     }
 
     pub fn dialect(&self) -> Dialect {
+        // Some writers put another version than "00" behind ustar's magic;
+        // nobody reads that differently.
         match self.field(257, 8) {
-            b"ustar\x0000" => Dialect::Ustar,
+            [b'u', b's', b't', b'a', b'r', 0, ..] => match self.field(508, 4) {
+                b"tar\0" => Dialect::Star,
+                _ => Dialect::Ustar,
+            },
             b"ustar  \0" => Dialect::Gnu,
-            _ => Dialect::Old,
+            [0, 0, 0, 0, 0, 0, 0, 0] => Dialect::Old,
+            _ => Dialect::Unknown,
         }
     }
 
@@ -65,10 +76,10 @@ impl<'a> Header<'a> {
     /// The name, with the prefix of ustar.
     pub fn name(&self) -> Vec<u8> {
         let name = self.text(0, 100);
-        let prefix = if self.dialect() == Dialect::Ustar {
-            self.text(345, 155)
-        } else {
-            b""
+        let prefix = match self.dialect() {
+            Dialect::Ustar => self.text(345, 155),
+            Dialect::Star => self.text(345, 131),
+            _ => b"",
         };
         if prefix.is_empty() {
             name.to_vec()

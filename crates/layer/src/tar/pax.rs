@@ -39,8 +39,11 @@ pub struct PaxSparse {
 impl PaxSparse {
     pub fn is_used(&self) -> bool {
         self.major.is_some()
+            || self.minor.is_some()
+            || self.name.is_some()
             || self.real_size.is_some()
             || self.map.is_some()
+            || self.blocks.is_some()
             || !self.pairs.is_empty()
     }
 }
@@ -114,7 +117,7 @@ fn for_each_record<'a>(
     Ok(())
 }
 
-fn decimal(text: &[u8]) -> Option<u64> {
+pub fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 20 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -146,34 +149,58 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
     }
 }
 
-/// Extended attributes that are not taken over.
+/// Extended attributes that are not taken over: what steers the overlay file
+/// system, and what is the host's to give (labels, signatures of its own
+/// integrity subsystem) or not known at all.
 fn is_dropped(name: &[u8]) -> bool {
-    let known = [
-        &b"user."[..],
-        b"trusted.",
-        b"security.",
-        b"system.posix_acl_",
-    ];
-    name.starts_with(b"trusted.overlay.")
-        || name.starts_with(b"user.overlay.")
-        || name == b"security.selinux"
-        || !known.iter().any(|prefix| name.starts_with(prefix))
+    match name {
+        b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => false,
+        _ if name.starts_with(b"user.") => name.starts_with(b"user.overlay."),
+        _ if name.starts_with(b"trusted.") => name.starts_with(b"trusted.overlay."),
+        _ => true,
+    }
+}
+
+/// Whether a value is one that the kernel would take for this name.
+fn is_well_formed(name: &[u8], value: &[u8]) -> bool {
+    let word = |at: usize| {
+        let bytes = value.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    match name {
+        // The revision is the top byte; each has its length: capability.h.
+        b"security.capability" => matches!(
+            (word(0).map(|magic| magic >> 24), value.len()),
+            (Some(1), 12) | (Some(2), 20) | (Some(3), 24)
+        ),
+        // Version 2 and entries of 8 bytes: posix_acl_xattr.h.
+        b"system.posix_acl_access" | b"system.posix_acl_default" => {
+            word(0) == Some(2) && value.len() % 8 == 4
+        }
+        _ => true,
+    }
 }
 
 impl Pax {
     fn take(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), String> {
         let bad = || format!("a malformed value of {}", String::from_utf8_lossy(key));
         let number = || decimal(value).ok_or_else(bad);
+        // An empty value takes the header's away for some readers, and is
+        // nothing for others.
+        let text = || match value {
+            b"" => Err(bad()),
+            _ => Ok(Some(value.to_vec())),
+        };
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link_path = Some(value.to_vec()),
+            b"path" => self.path = text()?,
+            b"linkpath" => self.link_path = text()?,
             b"size" => self.size = Some(number()?),
             b"uid" => self.uid = Some(number()?),
             b"gid" => self.gid = Some(number()?),
             b"mtime" => self.mtime = Some(time(value).ok_or_else(bad)?),
             b"GNU.sparse.major" => self.sparse.major = Some(number()?),
             b"GNU.sparse.minor" => self.sparse.minor = Some(number()?),
-            b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
+            b"GNU.sparse.name" => self.sparse.name = text()?,
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
                 let size = number()?;
                 if self.sparse.real_size.is_some_and(|known| known != size) {
@@ -192,6 +219,15 @@ impl Pax {
                 }
                 self.sparse.pairs.push(number()?);
             }
+            // Both of POSIX's character sets leave bytes as they are.
+            b"hdrcharset" if !matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {
+                return Err("names in a character set that is not supported".into());
+            }
+            // star's sparse files, and what GNU may add to its own.
+            b"SCHILY.realsize" => {
+                return Err("a sparse file in a form that is not supported".into());
+            }
+            _ if key.starts_with(b"GNU.sparse.") => return Err(bad()),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     return self.take_xattr(name, value, limits);
@@ -209,6 +245,15 @@ impl Pax {
         }
         if name.len() > 255 || value.len() > limits.xattr_value_bytes {
             return Err("an extended attribute that is larger than allowed".into());
+        }
+        if name.contains(&0)
+            || matches!(name, b"user." | b"trusted.")
+            || !is_well_formed(name, value)
+        {
+            return Err(format!(
+                "a malformed extended attribute {}",
+                String::from_utf8_lossy(name)
+            ));
         }
         self.xattrs.insert(name.into(), value.into());
         Ok(())
@@ -264,6 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn extended_attributes_are_the_images_own_or_dropped() {
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let with_root = [&[1, 0, 0, 3][..], &[0; 20]].concat();
+        let acl = [2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff];
+        for (name, value, wanted) in [
+            ("user.x", &b""[..], Some(true)),
+            ("trusted.x", b"1", Some(true)),
+            ("user.overlay.opaque", b"y", Some(false)),
+            ("trusted.overlay.metacopy", b"", Some(false)),
+            ("trusted.overlay.overlay.opaque", b"y", Some(false)),
+            ("security.capability", &capability, Some(true)),
+            ("security.capability", &with_root, Some(true)),
+            ("security.capability", b"", None),
+            ("security.capability", &capability[..19], None),
+            ("system.posix_acl_access", &acl, Some(true)),
+            ("system.posix_acl_default", &acl[..11], None),
+            ("security.selinux", b"x", Some(false)),
+            ("security.ima", b"x", Some(false)),
+            ("system.nfs4_acl", b"x", Some(false)),
+            ("nonsense", b"x", Some(false)),
+            ("user.", b"x", None),
+        ] {
+            let data = record(&format!("SCHILY.xattr.{name}"), value);
+            let got = parse(&data, &Limits::DEFAULT).ok();
+            let kept = got.map(|pax| pax.xattrs.contains_key(name.as_bytes()));
+            assert_eq!(kept, wanted, "{name}={value:?}");
+        }
+    }
+
+    #[test]
     fn malformed_records_are_refused() {
         let twice = [record("size", b"1"), record("size", b"1")].concat();
         for bad in [
@@ -284,6 +359,11 @@ mod tests {
             &record("uid", b"99999999999999999999999"),
             &twice,
             &record("a\0b", b""),
+            &record("path", b""),
+            &record("linkpath", b""),
+            &record("hdrcharset", b"ISO-IR 8859 1 1998"),
+            &record("SCHILY.realsize", b"9"),
+            &record("GNU.sparse.other", b"9"),
             &record("GNU.sparse.numbytes", b"1"),
         ] {
             assert!(

@@ -122,6 +122,13 @@ impl<S: Source> Reader<'_, S> {
             if !header.checksum_fits() {
                 return Err(bad("a wrong checksum"));
             }
+            match header.dialect() {
+                Dialect::Unknown => return Err(bad("an unknown magic")),
+                Dialect::Old if matches!(header.type_flag(), b'x' | b'g' | b'L' | b'K') => {
+                    return Err(bad("an extension that is not of its dialect"));
+                }
+                _ => {}
+            }
             let size = header
                 .size()
                 .and_then(|size| u64::try_from(size).ok())
@@ -335,7 +342,11 @@ impl<S: Source> Reader<'_, S> {
         }
         match entry.type_flag {
             // Old tars write a directory as a file with a slash behind its name.
-            b'0' | 0 | b'7' if entry.name.last() == Some(&b'/') => self.no_data(&entry)?,
+            0 if entry.name.last() == Some(&b'/') => self.no_data(&entry)?,
+            // Of any other type it is a directory to GNU tar, a file to Go.
+            b'0'..=b'4' | b'6' | b'7' | b'S' if entry.name.last() == Some(&b'/') => {
+                return Err(entry.refuse("a slash behind its name though it is no directory"));
+            }
             b'0' | 0 | b'7' | b'S' => return self.file(entry, sparse, block),
             b'1'..=b'6' => self.no_data(&entry)?,
             other => {
@@ -468,15 +479,18 @@ impl<S: Source> Reader<'_, S> {
             .real_size
             .ok_or_else(|| entry.refuse("a sparse map without a size"))?;
         match (sparse.major, sparse.minor) {
-            (Some(1), Some(0)) => {
+            (Some(1), Some(0)) if sparse.map.is_none() && sparse.pairs.is_empty() => {
                 let (map, used) = self.map_in_data(entry)?;
                 checked(real, entry.size - used, &map, self.limits)
             }
             (None | Some(0), _) => {
                 let map = match &sparse.map {
+                    Some(_) if !sparse.pairs.is_empty() => {
+                        return Err(entry.refuse("two sparse maps"));
+                    }
                     Some(text) => text
                         .split(|b| *b == b',')
-                        .map(|n| std::str::from_utf8(n).ok().and_then(|n| n.parse().ok()))
+                        .map(pax::decimal)
                         .take(2 * self.limits.sparse_segments + 2)
                         .collect::<Option<Vec<u64>>>()
                         .ok_or_else(|| entry.refuse("a malformed sparse map"))?,
