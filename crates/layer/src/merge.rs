@@ -1,25 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Layers put on top of each other. Pure.
 //!
-//! Whiteouts and opaque directories act on what lower layers brought, wherever
-//! they stand in their own layer; then the layer's entries are applied in
-//! order. A parent that is a symlink is followed inside the tree, never out of
-//! it; a last component is never followed. A missing parent is made, owned by
-//! root with mode 0755: image-spec leaves that open and builders rely on it.
+//! Entries are applied one after the other. A whiteout or an opaque mark takes
+//! away what lower layers brought and leaves what its own layer brought, on
+//! whichever side of it in the tar that stands: a directory that the layer
+//! entered stays, and loses its lower entries.
+//!
+//! A parent that is a symlink is followed inside the tree, never out of it; a
+//! last component is never followed. A missing parent is made, owned by root
+//! with mode 0755: image-spec leaves that open and builders rely on it. A hard
+//! link shares the node of its target, of a lower layer too.
 //!
 //! What a directory lost or gained does not change its modification time, only
 //! an entry of its own does.
 //!
+//! All this is what `umoci unpack` leaves on a disk; a test compares the two.
+//! Unlike there, the work is bounded: symlinks followed for one path, steps
+//! taken through symlinks by one layer, the depth of the tree, its nodes.
+//!
 //! # Source
 //! image-spec v1.1 "Applying Changesets".
 
+use std::collections::HashSet;
+
 use gantry_oci::{Kind, Limits, PathComponent, RelPath};
 
-use crate::changes::{Changeset, Operation};
+use crate::changes::{Change, Changeset, Operation};
 use crate::tree::{Metadata, Node, NodeId, NodeKind, Tree, TreeError};
 
 /// Symlinks followed for one path, as many as the kernel does.
 const SYMLINKS_MAX: usize = 40;
+/// Components of symlink targets that a layer may walk, for each of its
+/// entries and at least: honest ones need a few for each.
+const STEPS_PER_ENTRY: u64 = 64;
+const STEPS_MIN: u64 = 1 << 20;
 
 /// Why a layer does not fit on a tree.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +54,22 @@ pub enum MergeError {
     SymlinkLoop {
         /// The entry.
         path: RelPath,
+    },
+    /// Symlinks that lead through symlinks, again and again.
+    #[error("apply entry {path}: the layer's paths take more than {limit} steps through symlinks")]
+    TooManySteps {
+        /// The entry.
+        path: RelPath,
+        /// The cap.
+        limit: u64,
+    },
+    /// Symlinks that lead deep down, and a path from there.
+    #[error("apply entry {path}: it would be more than {limit} directories deep")]
+    TooDeep {
+        /// The entry.
+        path: RelPath,
+        /// The cap.
+        limit: usize,
     },
     /// A hard link's target is not there.
     #[error("apply hard link {path}: its target {target} does not exist")]
@@ -86,9 +116,11 @@ impl MergeError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::SymlinkLoop { .. } | Self::Root { .. } | Self::TooManyNodes { .. } => {
-                Kind::Unsafe
-            }
+            Self::SymlinkLoop { .. }
+            | Self::TooManySteps { .. }
+            | Self::TooDeep { .. }
+            | Self::Root { .. }
+            | Self::TooManyNodes { .. } => Kind::Unsafe,
             _ => Kind::Corrupt,
         }
     }
@@ -102,237 +134,332 @@ impl MergeError {
 /// # Source
 /// image-spec v1.1 "Applying Changesets", "Whiteouts", "Opaque Whiteout".
 pub fn apply(tree: &mut Tree, layer: &Changeset, limits: &Limits) -> Result<(), MergeError> {
-    for change in &layer.changes {
-        match change.operation {
-            Operation::Whiteout => whiteout(tree, &change.path)?,
-            Operation::Opaque => opaque(tree, &change.path)?,
-            Operation::Upsert { .. } | Operation::HardLink { .. } => {}
+    let mut merge = Merge::new(tree, layer.changes.len() as u64, limits);
+    layer
+        .changes
+        .iter()
+        .try_for_each(|change| merge.apply(change))
+}
+
+/// A layer on its way onto a tree.
+struct Merge<'t> {
+    tree: &'t mut Tree,
+    limits: &'t Limits,
+    /// Nodes from here on are this layer's.
+    first_own: usize,
+    /// Directories of lower layers that this layer entered or described.
+    entered: HashSet<NodeId>,
+    /// Names that this layer gave to nodes of lower layers.
+    linked: HashSet<(NodeId, PathComponent)>,
+    /// Directories that hold nothing of lower layers any more.
+    pruned: HashSet<NodeId>,
+    steps: u64,
+    steps_max: u64,
+}
+
+/// Where a path's directory is.
+struct Place {
+    /// From the root to the last directory that exists.
+    trail: Vec<NodeId>,
+    /// Names from there on that do not exist.
+    missing: Vec<PathComponent>,
+    /// The first of them exists, but is this.
+    blocked: Option<&'static str>,
+}
+
+impl Place {
+    /// The directory, if it exists.
+    fn found(&self) -> Option<NodeId> {
+        match self.missing[..] {
+            [] => self.trail.last().copied(),
+            _ => None,
         }
     }
-    for change in &layer.changes {
-        match &change.operation {
-            Operation::Upsert { metadata, kind } => upsert(tree, &change.path, metadata, kind)?,
-            Operation::HardLink { target } => hard_link(tree, &change.path, target)?,
-            Operation::Whiteout | Operation::Opaque => {}
+}
+
+impl<'t> Merge<'t> {
+    fn new(tree: &'t mut Tree, entries: u64, limits: &'t Limits) -> Self {
+        Self {
+            first_own: tree.arena_len(),
+            tree,
+            limits,
+            entered: HashSet::new(),
+            linked: HashSet::new(),
+            pruned: HashSet::new(),
+            steps: 0,
+            steps_max: entries.saturating_mul(STEPS_PER_ENTRY).max(STEPS_MIN),
         }
-        if tree.len() as u64 > limits.nodes {
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), MergeError> {
+        let path = &change.path;
+        match &change.operation {
+            Operation::Whiteout => self.whiteout(path),
+            Operation::Opaque => self.opaque(path),
+            Operation::Upsert { metadata, kind } => self.upsert(path, metadata, kind),
+            Operation::HardLink { target } => self.hard_link(path, target),
+        }?;
+        if self.tree.len() as u64 > self.limits.nodes {
             return Err(MergeError::TooManyNodes {
-                path: change.path.clone(),
-                limit: limits.nodes,
+                path: path.clone(),
+                limit: self.limits.nodes,
             });
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn whiteout(tree: &mut Tree, path: &RelPath) -> Result<(), MergeError> {
-    let Some((parent, name)) = path.split_last() else {
-        return Err(MergeError::Root { path: path.clone() });
-    };
-    if let Some(directory) = find_directory(tree, &parent, path)? {
-        tree.remove(directory, name.as_bytes());
-    }
-    Ok(())
-}
-
-fn opaque(tree: &mut Tree, path: &RelPath) -> Result<(), MergeError> {
-    // Only a real directory can be emptied: what a symlink of that name leads to is another entry's.
-    let directory = match path.split_last() {
-        None => Some(tree.root()),
-        Some((parent, name)) => find_directory(tree, &parent, path)?
-            .and_then(|parent| tree.child(parent, name.as_bytes())),
-    };
-    if let Some(directory) = directory {
-        tree.clear(directory);
-    }
-    Ok(())
-}
-
-fn upsert(
-    tree: &mut Tree,
-    path: &RelPath,
-    metadata: &Metadata,
-    kind: &NodeKind,
-) -> Result<(), MergeError> {
-    let Some((parent, name)) = path.split_last() else {
-        if !kind.is_directory() {
-            return Err(MergeError::Root { path: path.clone() });
+    fn whiteout(&mut self, path: &RelPath) -> Result<(), MergeError> {
+        let (parent, name) = split(path)?;
+        let Some(directory) = self.find(&parent, path)?.found() else {
+            return Ok(());
+        };
+        let Some(node) = self.tree.child(directory, name.as_bytes()) else {
+            return Ok(());
+        };
+        if self.is_own(directory, &name, node) {
+            self.prune(node);
+        } else {
+            self.tree.remove(directory, name.as_bytes());
         }
-        let root = tree.root();
-        *tree.metadata_mut(root) = metadata.clone();
-        return Ok(());
-    };
-    let directory = make_directory(tree, &parent, path)?;
-    if kind.is_directory() {
-        if let Some(there) = tree
-            .child(directory, name.as_bytes())
-            .filter(|id| tree.node(*id).kind.is_directory())
-        {
-            *tree.metadata_mut(there) = metadata.clone();
+        Ok(())
+    }
+
+    fn opaque(&mut self, path: &RelPath) -> Result<(), MergeError> {
+        if let Some(directory) = self.find(path, path)?.found() {
+            self.prune(directory);
+        }
+        Ok(())
+    }
+
+    fn upsert(
+        &mut self,
+        path: &RelPath,
+        metadata: &Metadata,
+        kind: &NodeKind,
+    ) -> Result<(), MergeError> {
+        if path.is_root() {
+            if !kind.is_directory() {
+                return Err(MergeError::Root { path: path.clone() });
+            }
+            let root = self.tree.root();
+            *self.tree.metadata_mut(root) = metadata.clone();
             return Ok(());
         }
+        let (parent, name) = split(path)?;
+        let directory = self.enter(&parent, path)?;
+        let there = self
+            .tree
+            .child(directory, name.as_bytes())
+            .filter(|there| kind.is_directory() && self.tree.node(*there).kind.is_directory());
+        if let Some(there) = there {
+            *self.tree.metadata_mut(there) = metadata.clone();
+            self.entered.insert(there);
+            return Ok(());
+        }
+        let node = Node::new(metadata.clone(), kind.clone());
+        self.tree
+            .replace(directory, name, node)
+            .map(drop)
+            .map_err(|source| refused(path, source))
     }
-    tree.replace(directory, name, Node::new(metadata.clone(), kind.clone()))
-        .map(drop)
-        .map_err(|source| MergeError::Tree {
-            path: path.clone(),
-            source,
-        })
-}
 
-fn hard_link(tree: &mut Tree, path: &RelPath, target: &RelPath) -> Result<(), MergeError> {
-    let no_target = || MergeError::NoTarget {
-        path: path.clone(),
-        target: target.clone(),
-    };
-    let (target_parent, target_name) = target.split_last().ok_or_else(no_target)?;
-    let (parent, name) = path
-        .split_last()
-        .ok_or_else(|| MergeError::Root { path: path.clone() })?;
-    let node = find_directory(tree, &target_parent, path)?
-        .and_then(|directory| tree.child(directory, target_name.as_bytes()))
-        .ok_or_else(no_target)?;
-    if tree.node(node).kind.is_directory() {
-        return Err(MergeError::DirectoryTarget {
+    fn hard_link(&mut self, path: &RelPath, target: &RelPath) -> Result<(), MergeError> {
+        let no_target = || MergeError::NoTarget {
             path: path.clone(),
             target: target.clone(),
-        });
-    }
-    let directory = make_directory(tree, &parent, path)?;
-    match tree.child(directory, name.as_bytes()) {
-        Some(there) if there == node => return Ok(()),
-        Some(there) => {
-            // What is removed to make room must not take the target with it.
-            if is_below(tree, there, node) {
-                return Err(no_target());
-            }
-            tree.remove(directory, name.as_bytes());
+        };
+        let (target_parent, target_name) = target.split_last().ok_or_else(no_target)?;
+        let (parent, name) = split(path)?;
+        let directory = self.enter(&parent, path)?;
+        // What makes room may take the target with it; then there is none.
+        self.tree.remove(directory, name.as_bytes());
+        let node = self
+            .find(&target_parent, path)?
+            .found()
+            .and_then(|directory| self.tree.child(directory, target_name.as_bytes()))
+            .ok_or_else(no_target)?;
+        if self.tree.node(node).kind.is_directory() {
+            return Err(MergeError::DirectoryTarget {
+                path: path.clone(),
+                target: target.clone(),
+            });
         }
-        None => {}
-    }
-    tree.link(directory, name, node)
-        .map_err(|source| MergeError::Tree {
-            path: path.clone(),
-            source,
-        })
-}
-
-/// Whether every name of `node` is at or below `top`.
-fn is_below(tree: &Tree, top: NodeId, node: NodeId) -> bool {
-    let mut names = 0;
-    let mut stack = vec![top];
-    while let Some(id) = stack.pop() {
-        for (_, child) in tree.children(id) {
-            if child == node {
-                names += 1;
-            }
-            if tree.node(child).kind.is_directory() {
-                stack.push(child);
-            }
+        if node.index() < self.first_own {
+            self.linked.insert((directory, name.clone()));
         }
+        self.tree
+            .link(directory, name, node)
+            .map_err(|source| refused(path, source))
     }
-    names > 0 && names == tree.names(node)
-}
 
-/// What a walk does where a directory is missing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Stop,
-    Make,
-}
+    /// Whether this layer brought, described or entered what has this name.
+    fn is_own(&self, directory: NodeId, name: &PathComponent, node: NodeId) -> bool {
+        node.index() >= self.first_own
+            || self.entered.contains(&node)
+            || self.linked.contains(&(directory, name.clone()))
+    }
 
-fn find_directory(
-    tree: &mut Tree,
-    path: &RelPath,
-    entry: &RelPath,
-) -> Result<Option<NodeId>, MergeError> {
-    walk(tree, path, entry, Missing::Stop)
-}
-
-fn make_directory(tree: &mut Tree, path: &RelPath, entry: &RelPath) -> Result<NodeId, MergeError> {
-    // `Missing::Make` always arrives.
-    walk(tree, path, entry, Missing::Make).map(|found| found.unwrap_or_else(|| tree.root()))
-}
-
-/// Resolves a directory inside the tree: `..` of the root is the root, an
-/// absolute symlink starts there.
-fn walk(
-    tree: &mut Tree,
-    path: &RelPath,
-    entry: &RelPath,
-    missing: Missing,
-) -> Result<Option<NodeId>, MergeError> {
-    // The way so far, the root first: where `..` leads back to.
-    let mut trail = vec![tree.root()];
-    let mut todo: Vec<Box<[u8]>> = path.components().rev().map(Box::from).collect();
-    let mut links = 0;
-    while let Some(name) = todo.pop() {
-        match &*name {
-            b"" | b"." => continue,
-            b".." => {
-                if trail.len() > 1 {
-                    trail.pop();
-                }
+    /// Takes away what lower layers have at and below a directory; nothing if
+    /// it is not one.
+    ///
+    /// Once done nothing of theirs can come back, so no directory is searched
+    /// twice, however many marks a layer has.
+    fn prune(&mut self, directory: NodeId) {
+        let mut pending = vec![directory];
+        while let Some(directory) = pending.pop() {
+            if !self.pruned.insert(directory) {
                 continue;
+            }
+            let (own, lower): (Vec<_>, Vec<_>) = self
+                .tree
+                .children(directory)
+                .map(|(name, node)| (name.clone(), node))
+                .partition(|(name, node)| self.is_own(directory, name, *node));
+            for (name, _) in lower {
+                self.tree.remove(directory, name.as_bytes());
+            }
+            pending.extend(own.into_iter().map(|(_, node)| node));
+        }
+    }
+
+    /// Finds a directory and makes what is missing of it; it and all above it
+    /// are this layer's from now on.
+    fn enter(&mut self, path: &RelPath, entry: &RelPath) -> Result<NodeId, MergeError> {
+        let place = self.find(path, entry)?;
+        if let (Some(kind), Some(name)) = (place.blocked, place.missing.first()) {
+            return Err(MergeError::NotADirectory {
+                path: entry.clone(),
+                parent: name.to_string(),
+                kind,
+            });
+        }
+        for directory in place.trail.iter().rev() {
+            // Whoever is in, is so with all above.
+            if directory.index() >= self.first_own {
+                continue;
+            }
+            if !self.entered.insert(*directory) {
+                break;
+            }
+        }
+        let last = place.trail.last().copied();
+        place
+            .missing
+            .into_iter()
+            .try_fold(last.unwrap_or(self.tree.root()), |here, name| {
+                let node = Node::new(Metadata::with_mode(0o755), NodeKind::directory());
+                self.tree
+                    .insert(here, name, node)
+                    .map_err(|source| refused(entry, source))
+            })
+    }
+
+    /// Resolves a directory inside the tree: `..` of the root is the root, an
+    /// absolute symlink starts there, what does not exist is taken by its name.
+    fn find(&mut self, path: &RelPath, entry: &RelPath) -> Result<Place, MergeError> {
+        let mut place = Place {
+            trail: vec![self.tree.root()],
+            missing: Vec::new(),
+            blocked: None,
+        };
+        // Components of symlinks' targets, the next one last.
+        let mut links: Vec<Box<[u8]>> = Vec::new();
+        let mut followed = 0;
+        let mut rest = path.components();
+        loop {
+            let target = match links.pop() {
+                Some(name) => {
+                    self.step(entry)?;
+                    self.descend(&mut place, &name, entry)?
+                }
+                None => match rest.next() {
+                    Some(name) => self.descend(&mut place, name, entry)?,
+                    None => return Ok(place),
+                },
+            };
+            let Some(target) = target else { continue };
+            followed += 1;
+            if followed > SYMLINKS_MAX {
+                return Err(MergeError::SymlinkLoop {
+                    path: entry.clone(),
+                });
+            }
+            if target.first() == Some(&b'/') {
+                place.trail.truncate(1);
+            }
+            links.extend(target.rsplit(|b| *b == b'/').map(Box::from));
+        }
+    }
+
+    /// Counts a component of a symlink's target.
+    fn step(&mut self, entry: &RelPath) -> Result<(), MergeError> {
+        self.steps += 1;
+        if self.steps > self.steps_max {
+            return Err(MergeError::TooManySteps {
+                path: entry.clone(),
+                limit: self.steps_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Goes one component on; the target if it is a symlink.
+    fn descend(
+        &self,
+        place: &mut Place,
+        name: &[u8],
+        entry: &RelPath,
+    ) -> Result<Option<Box<[u8]>>, MergeError> {
+        match name {
+            b"" | b"." => return Ok(None),
+            b".." => {
+                if place.missing.pop().is_none() && place.trail.len() > 1 {
+                    place.trail.pop();
+                } else if place.missing.is_empty() {
+                    place.blocked = None;
+                }
+                return Ok(None);
             }
             _ => {}
         }
-        let here = trail.last().copied().unwrap_or_else(|| tree.root());
-        let Some(child) = tree.child(here, &name) else {
-            if missing == Missing::Stop {
+        if place.trail.len() + place.missing.len() > self.limits.path_depth {
+            return Err(MergeError::TooDeep {
+                path: entry.clone(),
+                limit: self.limits.path_depth,
+            });
+        }
+        let here = place.found();
+        let there = here.and_then(|here| self.tree.child(here, name));
+        match there.map(|there| (there, &self.tree.node(there).kind)) {
+            Some((there, NodeKind::Directory { .. })) => {
+                place.trail.push(there);
                 return Ok(None);
             }
-            trail.push(make_missing(tree, here, &name, entry)?);
-            continue;
-        };
-        match &tree.node(child).kind {
-            NodeKind::Directory { .. } => trail.push(child),
-            NodeKind::Symlink(target) => {
-                links += 1;
-                if links > SYMLINKS_MAX {
-                    return Err(MergeError::SymlinkLoop {
-                        path: entry.clone(),
-                    });
-                }
-                if target.first() == Some(&b'/') {
-                    trail.truncate(1);
-                }
-                todo.extend(target.split(|b| *b == b'/').rev().map(Box::from));
-            }
-            _ if missing == Missing::Stop => return Ok(None),
-            other => {
-                return Err(MergeError::NotADirectory {
-                    path: entry.clone(),
-                    parent: String::from_utf8_lossy(&name).into_owned(),
-                    kind: other.name(),
-                });
-            }
+            Some((_, NodeKind::Symlink(target))) => return Ok(Some(target.clone())),
+            Some((_, other)) => place.blocked = Some(other.name()),
+            None => {}
         }
+        let name = PathComponent::try_from(name).map_err(|_| MergeError::NotADirectory {
+            path: entry.clone(),
+            parent: String::from_utf8_lossy(name).into_owned(),
+            kind: "name that no directory can have",
+        })?;
+        place.missing.push(name);
+        Ok(None)
     }
-    Ok(trail.last().copied())
 }
 
-fn make_missing(
-    tree: &mut Tree,
-    here: NodeId,
-    name: &[u8],
-    entry: &RelPath,
-) -> Result<NodeId, MergeError> {
-    let not_a_name = || MergeError::NotADirectory {
-        path: entry.clone(),
-        parent: String::from_utf8_lossy(name).into_owned(),
-        kind: "name that no directory can have",
-    };
-    let name = PathComponent::try_from(name).map_err(|_| not_a_name())?;
-    tree.insert(
-        here,
-        name,
-        Node::new(Metadata::with_mode(0o755), NodeKind::directory()),
-    )
-    .map_err(|source| MergeError::Tree {
-        path: entry.clone(),
+/// The parent and the last component; the root has none.
+fn split(path: &RelPath) -> Result<(RelPath, PathComponent), MergeError> {
+    path.split_last()
+        .ok_or_else(|| MergeError::Root { path: path.clone() })
+}
+
+fn refused(path: &RelPath, source: TreeError) -> MergeError {
+    MergeError::Tree {
+        path: path.clone(),
         source,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -459,6 +586,30 @@ mod tests {
             (&[&["f a=1", "h b => a"], &["h b => a"]], "/a=1*2 /b=1*2"),
             (&[&["l s -> x", "h t => s"]], "/s->x*2 /t->x*2"),
             (&[&["f a=1"], &["w nothing", "w no/where"]], "/a=1"),
+            // A mark leaves what its own layer brought, before and after it.
+            (&[&["f a=1"], &["h b => a", "w a"]], "/b=1"),
+            (&[&["f a=1"], &["h b => a", "w b"]], "/a=1*2 /b=1*2"),
+            (
+                &[
+                    &["d d", "f d/x=1", "d d/e", "f d/e/y=1"],
+                    &["f d/e/z=2", "w d"],
+                ],
+                "/d/ /d/e/ /d/e/z=2",
+            ),
+            (&[&["d d", "f d/x=1"], &["o d", "o d", "w d"]], ""),
+            (&[&["f x=1", "d d"], &["f y=2", "o "]], "/y=2"),
+            // Marks go through symlinks as entries do, those of their own layer too.
+            (&[&["d d", "f d/x=1", "l l -> d"], &["o l"]], "/d/ /l->d"),
+            (&[&["d d", "f d/x=1"], &["l l -> d", "w l/x"]], "/d/ /l->d"),
+            (&[&["f a=1"], &["w a/b", "o a/b"]], "/a=1"),
+            (
+                &[&["l l -> no/../t"], &["f l/x=1"]],
+                "/l->no/../t /t/ /t/x=1",
+            ),
+            (
+                &[&["f f=1", "l l -> f/../t"], &["f l/x=1"]],
+                "/f=1 /l->f/../t /t/ /t/x=1",
+            ),
         ] {
             assert_eq!(merged(layers).unwrap(), wanted, "{layers:?}");
         }
@@ -473,8 +624,72 @@ mod tests {
             &[&["f a=1"], &["w a", "h b => a"]],
             &[&["l a -> b", "l b -> a", "f a/x=1"]],
             &[&["d d", "f d/x=1", "h d => d/x"]],
+            &[&["f a=1", "h a => a"]],
+            &[&["f f=1", "l l -> f/t"], &["f l/x=1"]],
         ] {
             assert!(merged(layers).is_err(), "{layers:?} was accepted");
         }
+    }
+
+    fn apply_owned(lines: &[String], limits: &Limits) -> Result<(), MergeError> {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let mut tree = Tree::new(Metadata::with_mode(0o755));
+        apply(&mut tree, &layer(&lines), limits)
+    }
+
+    #[test]
+    fn depth_is_capped_though_each_path_is_short() {
+        let limits = Limits {
+            path_depth: 8,
+            ..Limits::DEFAULT
+        };
+        let deeper = |times: usize| -> Vec<String> {
+            let mut lines = vec!["d a/a/a/a".to_owned(), "l l0 -> a/a/a/a".to_owned()];
+            for at in 1..=times {
+                lines.push(format!("d l{}/a", at - 1));
+                lines.push(format!("l l{at} -> l{}/a", at - 1));
+            }
+            lines
+        };
+        apply_owned(&deeper(5), &limits).unwrap();
+        let error = apply_owned(&deeper(6), &limits).unwrap_err();
+        assert!(matches!(error, MergeError::TooDeep { .. }), "{error}");
+        assert_eq!(error.kind(), Kind::Unsafe);
+    }
+
+    #[test]
+    fn steps_through_symlinks_and_nodes_are_capped() {
+        let mut lines = vec!["d d".to_owned()];
+        let dots = "./".repeat(2000);
+        for at in 0..30 {
+            let next = if at == 0 {
+                "d".into()
+            } else {
+                format!("l{}", at - 1)
+            };
+            lines.push(format!("l l{at} -> {dots}{next}"));
+        }
+        apply_owned(&lines, &Limits::DEFAULT).unwrap();
+        lines.extend((0..100).map(|at| format!("f l29/{at}=x")));
+        let error = apply_owned(&lines, &Limits::DEFAULT).unwrap_err();
+        assert!(matches!(error, MergeError::TooManySteps { .. }), "{error}");
+        let limits = Limits {
+            nodes: 3,
+            ..Limits::DEFAULT
+        };
+        let error = apply_owned(&["f a=1".into(), "f b/c=1".into()], &limits).unwrap_err();
+        assert!(matches!(error, MergeError::TooManyNodes { .. }), "{error}");
+    }
+
+    #[test]
+    fn marks_over_and_over_cost_no_more_than_one() {
+        let mut lines = vec!["d d".to_owned()];
+        for at in 0..20_000 {
+            lines.push(format!("f d/{at}=x"));
+            lines.push("w d".to_owned());
+            lines.push("o d".to_owned());
+        }
+        // Quadratic, this would be 4·10⁸ looks at names.
+        apply_owned(&lines, &Limits::DEFAULT).unwrap();
     }
 }
