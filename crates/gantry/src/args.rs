@@ -88,6 +88,9 @@ pub enum Command {
     Inspect(Box<commands::image::inspect::Inspect>),
     /// List the tags of a repository
     ListTags(commands::image::list_tags::ListTags),
+    /// Serve and care for a registry
+    #[command(subcommand)]
+    Registry(commands::registry::RegistryCommand),
     /// Print the version
     Version(commands::system::version::Version),
 }

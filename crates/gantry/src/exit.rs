@@ -90,6 +90,7 @@ failure_from!(
     gantry_oci::reference::ParseReferenceError,
     gantry_oci::ParseDigestError,
     gantry_oci::platform::ParsePlatformError,
+    gantry_store::StoreError,
     gantry_image::EndpointError,
     gantry_image::unverified::VerifyManifestError,
     gantry_transport::ParseNameError,

@@ -104,6 +104,11 @@ pub fn error_line(sentence: &str) {
     stderr_line("gantry:", "31", sentence);
 }
 
+/// Prints what a person who watches wants to know.
+pub fn note_line(note: &str) {
+    stderr_line("gantry:", "32", note);
+}
+
 /// Prints what to try.
 pub fn hint_line(hint: &str) {
     stderr_line("hint:", "36", hint);

@@ -2,6 +2,7 @@
 //! One file for each verb, in a folder for each noun.
 
 pub mod image;
+pub mod registry;
 pub mod system;
 
 use crate::args::Command;
@@ -17,6 +18,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Delete(verb) => verb.run(),
         Command::Inspect(verb) => verb.run(),
         Command::ListTags(verb) => verb.run(),
+        Command::Registry(command) => command.run(context),
         Command::Version(verb) => verb.run(),
     }
 }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gantry registry serve`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use gantry_oci::{Kind, Limits};
+use gantry_registry::{FaceRules, Registry, ServeOptions, Tls};
+use gantry_store::{CreateOptions, Faces, Store};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Face, RegistryConfig};
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+
+/// Serve images, and explode each one that is pushed into the shared tree.
+///
+/// The tree is the store itself (see --root): images/NAMESPACE/NAME/TAG leads to digests/DIGEST/, which any host that
+/// mounts the store read-only runs without pulling.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+    /// Write the port to this file once connections are accepted
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+    /// The certificate chain, PEM; plain HTTP without
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve plain HTTP even where other hosts can reach it
+    #[arg(long)]
+    insecure_http: bool,
+}
+
+impl Serve {
+    /// Serves until a signal.
+    pub fn run(self, context: &Context) -> Outcome {
+        let options = CreateOptions {
+            shared: true,
+            ..CreateOptions::default()
+        };
+        let store = Store::open_or_create(&context.root, &options)?;
+        let limits = Limits::DEFAULT;
+        let registry = Registry::new(store, face_rules(&context.config.registry), limits).map_err(
+            |error| {
+                Failure::from(error)
+                    .context(format!("open the registry in {}", context.root.display()))
+            },
+        )?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::from(error).context("start the threads of the server"))?;
+        runtime.block_on(self.serve(Arc::new(registry)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn serve(self, registry: Arc<Registry>) -> Result<(), Failure> {
+        let tls = self
+            .tls_cert
+            .zip(self.tls_key)
+            .map(|(certificate, key)| Tls { certificate, key });
+        let secure = tls.is_some();
+        let options = ServeOptions {
+            listen: self.listen,
+            tls,
+            insecure_http: self.insecure_http,
+        };
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let port_file = self.port_file;
+        let ready = |address: SocketAddr| {
+            let scheme = if secure { "https" } else { "http" };
+            crate::output::note_line(&format!("serving {scheme}://{address}"));
+            port_file
+                .as_deref()
+                .map_or(Ok(()), |path| write_port(path, address.port()))
+        };
+        let served = gantry_registry::serve(registry, &options, ready, stop).await;
+        served.map_err(|error| {
+            let failure = Failure::new(error.kind(), error);
+            match failure.kind() {
+                Kind::Denied => failure.hint(
+                    "give --tls-cert and --tls-key, or --insecure-http on a network you trust",
+                ),
+                _ => failure,
+            }
+        })
+    }
+}
+
+/// Whoever waits for the file finds all of it.
+fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, format!("{port}\n"))?;
+    std::fs::rename(staged, path)
+}
+
+fn faces(list: &[Face]) -> Faces {
+    Faces {
+        composefs: list.contains(&Face::Composefs),
+        hardlink: list.contains(&Face::Hardlink),
+    }
+}
+
+fn face_rules(config: &RegistryConfig) -> FaceRules {
+    let own = |(name, rule): (&String, &crate::config::RepositoryConfig)| {
+        Some((name.clone(), faces(rule.faces.as_deref()?)))
+    };
+    FaceRules {
+        default: config.faces.as_deref().map_or(Faces::BOTH, faces),
+        repositories: config.repository.iter().filter_map(own).collect(),
+    }
+}
