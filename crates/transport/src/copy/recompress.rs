@@ -8,11 +8,12 @@
 //!
 //! The result ends well only if blob and diffID were right.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use gantry_image::{BlobStream, Checker, EndpointError, Layer, LayerForm, LayerStream, Verifying};
+use gantry_layer::compress::{Compression, Decoder, DecompressError, Encoder, detect};
 use gantry_oci::media_type::LayerCompression;
 use gantry_oci::{Kind, Limits, MediaType};
 use tokio::sync::mpsc;
@@ -57,7 +58,7 @@ pub(super) fn stream(
         }
     });
     let (sender, receiver) = mpsc::channel::<Item>(AHEAD);
-    let (limits, size_bytes) = (*limits, layer.descriptor.size_bytes);
+    let limits = *limits;
     tokio::task::spawn_blocking(move || {
         let input = Verifying::new(
             Feed {
@@ -71,10 +72,9 @@ pub(super) fn stream(
             buffer: BytesMut::new(),
         };
         let tar = Checker::new(*diff_id.digest(), None);
-        if let Err(error) = convert(input, tar, sink, to, &limits, size_bytes) {
-            let error = EndpointError::io("compress a layer anew", error);
+        if let Err(error) = convert(input, tar, sink, to, &limits) {
             // If nobody listens any more, nobody wants to know.
-            drop(sender.blocking_send(Err(error)));
+            drop(sender.blocking_send(Err(failure(error))));
         }
     });
     let chunks = stream::unfold(receiver, |mut receiver| async {
@@ -90,102 +90,47 @@ fn convert(
     sink: Sink,
     to: LayerCompression,
     limits: &Limits,
-    size_bytes: u64,
 ) -> io::Result<()> {
     let mut input = BufReader::with_capacity(CHUNK, input);
-    let cap = limits.layer_bytes.min(
-        size_bytes
-            .saturating_mul(limits.ratio)
-            .max(limits.ratio_floor_bytes),
-    );
-    let mut encoder = Encoder::new(sink, to)?;
-    {
-        let mut decoder = open_decoder(&mut input, limits)?;
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let count = decoder.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            tar.update(&buffer[..count])
-                .map_err(io::Error::from_verify)?;
-            if tar.seen_bytes() > cap {
-                let message = format!("the layer inflates to more than {cap} bytes");
-                return Err(EndpointError::new(Kind::Unsafe, message).into());
-            }
-            encoder.write_all(&buffer[..count])?;
+    // By what the bytes say, not by what the media type says.
+    let from = detect(input.fill_buf()?);
+    let to = match to {
+        LayerCompression::None => Compression::None,
+        LayerCompression::Gzip => Compression::Gzip,
+        LayerCompression::Zstd => Compression::Zstd,
+    };
+    let mut encoder = Encoder::new(sink, to, None)?;
+    let mut decoder = Decoder::new(&mut input, from, *limits)?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = decoder.read(&mut buffer)?;
+        if count == 0 {
+            break;
         }
+        tar.update(&buffer[..count]).map_err(invalid_data)?;
+        encoder.write_all(&buffer[..count])?;
     }
+    drop(decoder);
     input.into_inner().finish()?;
-    tar.finish().map_err(io::Error::from_verify)?;
+    tar.finish().map_err(invalid_data)?;
     // Only now do the last bytes go out.
-    encoder.finish()
+    encoder.finish()?.finish()
 }
 
-/// A small bridge, so that a failed check keeps its kind.
-trait FromVerify {
-    fn from_verify(error: gantry_image::VerifyError) -> Self;
+fn invalid_data(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl FromVerify for io::Error {
-    fn from_verify(error: gantry_image::VerifyError) -> Self {
-        io::Error::new(io::ErrorKind::InvalidData, error)
-    }
-}
-
-/// Inflates by what the bytes say, not by what the media type says.
-fn open_decoder<'a, R: io::BufRead>(
-    input: &'a mut R,
-    limits: &Limits,
-) -> io::Result<Box<dyn Read + 'a>> {
-    let head = input.fill_buf()?;
-    Ok(if head.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-        decoder.window_log_max(limits.zstd_window_log)?;
-        Box::new(decoder)
-    } else {
-        Box::new(input)
-    })
-}
-
-enum Encoder {
-    Plain(Sink),
-    Gzip(flate2::write::GzEncoder<Sink>),
-    Zstd(zstd::stream::write::Encoder<'static, Sink>),
-}
-
-impl Encoder {
-    fn new(sink: Sink, to: LayerCompression) -> io::Result<Self> {
-        const ZSTD_LEVEL: i32 = 3;
-        Ok(match to {
-            LayerCompression::None => Self::Plain(sink),
-            LayerCompression::Gzip => Self::Gzip(flate2::write::GzEncoder::new(
-                sink,
-                flate2::Compression::default(),
-            )),
-            LayerCompression::Zstd => {
-                Self::Zstd(zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL)?)
-            }
-        })
-    }
-
-    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(sink) => sink.write_all(data),
-            Self::Gzip(encoder) => encoder.write_all(data),
-            Self::Zstd(encoder) => encoder.write_all(data),
-        }
-    }
-
-    fn finish(self) -> io::Result<()> {
-        match self {
-            Self::Plain(sink) => sink,
-            Self::Gzip(encoder) => encoder.finish()?,
-            Self::Zstd(encoder) => encoder.finish()?,
-        }
-        .finish()
+/// What the conversion failed with. A broken compressed stream is a corrupt
+/// layer; a bomb looks like an attack.
+fn failure(error: io::Error) -> EndpointError {
+    const WHAT: &str = "compress a layer anew";
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<DecompressError>())
+    {
+        Some(bomb) => EndpointError::with_source(bomb.kind(), WHAT, error),
+        None => EndpointError::io(WHAT, error),
     }
 }
 
@@ -337,15 +282,7 @@ mod tests {
             buffer: BytesMut::new(),
         };
         let tar = Checker::new(*described.diff_id.unwrap().digest(), None);
-        let error = convert(
-            input,
-            tar,
-            sink,
-            LayerCompression::Gzip,
-            &limits,
-            blob.len() as u64,
-        )
-        .unwrap_err();
-        assert_eq!(EndpointError::io("", error).kind(), Kind::Unsafe);
+        let error = convert(input, tar, sink, LayerCompression::Gzip, &limits).unwrap_err();
+        assert_eq!(failure(error).kind(), Kind::Unsafe);
     }
 }

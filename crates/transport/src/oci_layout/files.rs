@@ -3,12 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_image::EndpointError;
 use gantry_oci::{Digest, Index, Kind, Limits};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::LayoutOptions;
 
@@ -121,13 +123,26 @@ impl Files {
             .is_ok_and(|found| found.is_file() && found.len() == size_bytes)
     }
 
-    /// Starts a blob under a private name.
+    /// Starts a blob that nobody can see yet.
+    ///
+    /// Where the file system can, it has no name at all, so that a writer that
+    /// is killed leaves nothing behind; else it has a private one.
     pub(super) fn stage(&self) -> Result<Staged, EndpointError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = self
-            .blobs
-            .join(format!(".gantry-{}-{number}", std::process::id()));
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::open(&self.blobs, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => Ok(Staged {
+                path: None,
+                file: file.into(),
+            }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                self.stage_named()
+            }
+            Err(error) => Err(failed("create a file in", &self.blobs)(error.into())),
+        }
+    }
+
+    fn stage_named(&self) -> Result<Staged, EndpointError> {
+        let path = self.private_name();
         let file = create(&path)?;
         Ok(Staged {
             path: Some(path),
@@ -135,11 +150,29 @@ impl Files {
         })
     }
 
-    /// Gives a staged file the name of its digest.
+    fn private_name(&self) -> PathBuf {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.blobs
+            .join(format!(".gantry-{}-{number}", std::process::id()))
+    }
+
+    /// Gives a staged file the name of its digest. What had that name before
+    /// is replaced: it was either the same or wrong.
     pub(super) fn publish(&self, mut staged: Staged, digest: &Digest) -> Result<(), EndpointError> {
         let target = self.blob_path(digest);
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).map_err(failed("create", parent))?;
+        }
+        if staged.path.is_none() {
+            match staged.link(&target) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed("name blob", &target)(error)),
+            }
+            let path = self.private_name();
+            staged.link(&path).map_err(failed("create", &path))?;
+            staged.path = Some(path);
         }
         if let Some(path) = &staged.path {
             std::fs::rename(path, &target).map_err(failed("name blob", &target))?;
@@ -232,7 +265,7 @@ fn empty_index() -> Index {
     }
 }
 
-/// A file without its final name; removed if it never gets one.
+/// A file without its final name, or without any; gone if it never gets one.
 #[derive(Debug)]
 pub(super) struct Staged {
     path: Option<PathBuf>,
@@ -240,6 +273,19 @@ pub(super) struct Staged {
 }
 
 impl Staged {
+    /// Names a file that has no name.
+    fn link(&self, path: &Path) -> io::Result<()> {
+        // The magic link is the way that needs no privilege; linkat(2).
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(rustix::fs::linkat(
+            CWD,
+            own,
+            CWD,
+            path,
+            AtFlags::SYMLINK_FOLLOW,
+        )?)
+    }
+
     pub(super) fn write_all(&mut self, data: &[u8]) -> Result<(), EndpointError> {
         self.file
             .write_all(data)
