@@ -32,11 +32,7 @@ fn main() -> Result<()> {
         import(&store, layout, entry, faces, parallel)?;
     }
     let wall = began.elapsed();
-    let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap_or_default();
+    let peak = peak()?;
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat
         .rsplit_once(')')
@@ -52,6 +48,12 @@ fn main() -> Result<()> {
         ticks(12)
     );
     Ok(())
+}
+
+fn peak() -> Result<String> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    Ok(line.unwrap_or_default().to_owned())
 }
 
 fn import(
@@ -107,7 +109,11 @@ fn import(
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap())
     })?;
-    println!("unpacked {:.2} s", began.elapsed().as_secs_f64());
+    println!(
+        "unpacked {:.2} s, {}",
+        began.elapsed().as_secs_f64(),
+        peak()?
+    );
     let record = ingest.commit_image(&CommitImage {
         manifest: &manifest,
         config: &config,

@@ -245,7 +245,8 @@ struct State {
 }
 
 struct FinishedLayer {
-    changes: Arc<Changeset>,
+    /// Taken by the first commit that merges it; a later one reads the record.
+    changes: Option<Changeset>,
     /// Set until the layer's record is published.
     lock: Option<OfdLock>,
     published: bool,

@@ -7,7 +7,7 @@ use crate::open::Store;
 use gantry_layer::changes::{Change, Changeset, Operation};
 use gantry_layer::record::{self, ObjectSource, ReadSeek};
 use gantry_layer::tree::{FileContent, NodeKind};
-use gantry_oci::{DiffId, ObjectId};
+use gantry_oci::{DiffId, Limits, ObjectId};
 use gantry_sys::root::RootDir;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -24,16 +24,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Layer`] if its record is damaged.
     pub fn layer_changes(&self, diff_id: &DiffId) -> Result<Option<Changeset>, StoreError> {
-        let Some(record) = self.open_layer_record(diff_id)? else {
-            return Ok(None);
-        };
-        record::load(record, self.limits())
-            .map(Some)
-            .map_err(|source| StoreError::Layer {
-                action: format!("read record of layer {diff_id}"),
-                kind: source.kind(),
-                source: source.into(),
-            })
+        match self.inner.root.open_dir(layout::LAYERS.as_bytes()) {
+            Ok(layers) => load_changes(&layers, diff_id, self.limits()),
+            Err(error) if error.is(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).doing(|| format!("open record of layer {diff_id}")),
+        }
     }
 
     /// The objects that a layer refers to, with their sizes; `None` if the store has no such layer.
@@ -70,11 +65,11 @@ impl Store {
     /// [`StoreError::NotFound`]; [`StoreError::Layer`] if its record is damaged or an object is
     /// missing; the writer's error.
     pub fn write_layer_tar(&self, diff_id: &DiffId, out: &mut dyn Write) -> Result<(), StoreError> {
-        let record = self
-            .open_layer_record(diff_id)?
-            .ok_or_else(|| StoreError::NotFound {
+        let record = open_record(&self.dir(layout::LAYERS)?, diff_id)?.ok_or_else(|| {
+            StoreError::NotFound {
                 what: format!("layer {diff_id}"),
-            })?;
+            }
+        })?;
         let objects = Objects {
             dir: self.dir(layout::OBJECTS)?,
         };
@@ -123,14 +118,31 @@ impl Store {
             at: 0,
         })
     }
+}
 
-    fn open_layer_record(&self, diff_id: &DiffId) -> Result<Option<BufReader<File>>, StoreError> {
-        let path = format!("{}/{}", layout::LAYERS, layer_name(diff_id));
-        match self.inner.root.open_file(path.as_bytes()) {
-            Ok(file) => Ok(Some(BufReader::with_capacity(BUFFER_BYTES, file))),
-            Err(error) if error.is(rustix::io::Errno::NOENT) => Ok(None),
-            Err(error) => Err(error).doing(|| format!("open record of layer {diff_id}")),
-        }
+/// Loads what a layer changes from its record in `dir`; `None` if there is none.
+pub(crate) fn load_changes(
+    dir: &RootDir,
+    diff_id: &DiffId,
+    limits: &Limits,
+) -> Result<Option<Changeset>, StoreError> {
+    let Some(record) = open_record(dir, diff_id)? else {
+        return Ok(None);
+    };
+    record::load(record, limits)
+        .map(Some)
+        .map_err(|source| StoreError::Layer {
+            action: format!("read record of layer {diff_id}"),
+            kind: source.kind(),
+            source: source.into(),
+        })
+}
+
+fn open_record(dir: &RootDir, diff_id: &DiffId) -> Result<Option<BufReader<File>>, StoreError> {
+    match dir.open_file(layer_name(diff_id).as_bytes()) {
+        Ok(file) => Ok(Some(BufReader::with_capacity(BUFFER_BYTES, file))),
+        Err(error) if error.is(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error).doing(|| format!("open record of layer {diff_id}")),
     }
 }
 

@@ -19,7 +19,6 @@ use gantry_oci::{
 };
 use gantry_sys::publish::{self, Published};
 use gantry_sys::root::RootDir;
-use std::sync::Arc;
 
 /// What a commit makes visible.
 #[derive(Debug, Clone, Copy)]
@@ -229,21 +228,33 @@ impl Inner {
         Ok(tree)
     }
 
+    /// What a layer changes, out of memory or out of its record, staged or published.
     fn changes(
         &self,
         manifest: &ManifestDigest,
         diff_id: &DiffId,
-    ) -> Result<Arc<Changeset>, IngestError> {
-        if let Some(layer) = self.state().finished.get(diff_id) {
-            return Ok(Arc::clone(&layer.changes));
-        }
-        self.store
-            .layer_changes(diff_id)?
-            .map(Arc::new)
-            .ok_or(IngestError::MissingLayer {
-                manifest: *manifest.digest(),
-                diff_id: *diff_id,
-            })
+    ) -> Result<Changeset, IngestError> {
+        let staged = {
+            let mut state = self.state();
+            let layer = state.finished.get_mut(diff_id);
+            if let Some(changes) = layer.and_then(|layer| layer.changes.take()) {
+                return Ok(changes);
+            }
+            state
+                .finished
+                .get(diff_id)
+                .is_some_and(|layer| !layer.published)
+        };
+        let changes = if staged {
+            let dir = self.staging.subdir(layout::LAYERS)?;
+            crate::layers::load_changes(&dir, diff_id, self.store.limits())?
+        } else {
+            self.store.layer_changes(diff_id)?
+        };
+        changes.ok_or(IngestError::MissingLayer {
+            manifest: *manifest.digest(),
+            diff_id: *diff_id,
+        })
     }
 
     fn stage_dir(&self) -> Result<RootDir, StoreError> {

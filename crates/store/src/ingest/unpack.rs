@@ -16,7 +16,7 @@ use gantry_oci::{Descriptor, DiffId, Limits};
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write as _};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::thread;
 
 const READ_BYTES: usize = 256 << 10;
@@ -60,7 +60,7 @@ impl LayerClaim {
             blob,
         };
         let layer = FinishedLayer {
-            changes: Arc::new(summary.changes),
+            changes: Some(summary.changes),
             lock: self.lock.take(),
             published: false,
         };
