@@ -17,7 +17,8 @@ use crate::{network, output, progress};
 
 /// Copy an image from one place to another.
 ///
-/// Places are spelled as skopeo spells them: docker://HOST/NAME:TAG, oci:DIRECTORY[:REF], store:NAME.
+/// Places are spelled as skopeo spells them: docker://HOST/NAME:TAG, oci:DIRECTORY or
+/// oci:DIRECTORY:REF.
 #[derive(Debug, clap::Args)]
 pub struct Copy {
     /// Where from

@@ -17,7 +17,7 @@ use crate::{network, output};
 /// The JSON has the members and the form of `skopeo inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
-    /// docker://HOST/NAME:TAG or oci:DIRECTORY[:REF]
+    /// docker://HOST/NAME:TAG, oci:DIRECTORY or oci:DIRECTORY:REF
     image: String,
     /// Show the manifest as it is, or with --config the configuration
     #[arg(long)]
