@@ -45,6 +45,19 @@ impl From<IngestError> for EndpointError {
     }
 }
 
+/// What every store takes; a copy can be planned by it before there is a store.
+#[must_use]
+pub fn capabilities() -> Capabilities {
+    Capabilities {
+        formats: vec![ManifestFormat::Oci, ManifestFormat::Docker],
+        indexes: true,
+        plain_tar: true,
+        computed: false,
+        artifacts: false,
+        parallel_layers: PARALLEL_LAYERS,
+    }
+}
+
 /// Copies into a store.
 #[derive(Debug)]
 pub struct StoreDestination {
@@ -82,14 +95,7 @@ impl ImageDestination for StoreDestination {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            formats: vec![ManifestFormat::Oci, ManifestFormat::Docker],
-            indexes: true,
-            plain_tar: true,
-            computed: false,
-            artifacts: false,
-            parallel_layers: PARALLEL_LAYERS,
-        }
+        capabilities()
     }
 
     async fn begin(&self, _incoming: Arc<Incoming>) -> Result<Box<dyn ImageWriter>, EndpointError> {

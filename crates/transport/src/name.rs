@@ -35,8 +35,8 @@ pub enum ImageName {
         /// Which of its images.
         selection: Selection,
     },
-    /// In our store.
-    Store(Reference),
+    /// In our store, by whatever the store finds it by: a name, an image ID, a digest.
+    Store(String),
 }
 
 /// Why a text is not a transport name.
@@ -67,6 +67,9 @@ pub enum ParseNameError {
         /// What was given.
         text: String,
     },
+    /// `store:` and nothing behind it.
+    #[error("image name \"store:\" names no image")]
+    EmptyStore,
     /// A malformed reference.
     #[error("parse image name {text:?}")]
     Reference {
@@ -123,7 +126,8 @@ impl FromStr for ImageName {
                 reference(rest).map(Self::Docker)
             }
             "oci" => parse_layout(rest).ok_or_else(|| ParseNameError::Layout { text: text.into() }),
-            "store" => reference(rest).map(Self::Store),
+            "store" if rest.is_empty() => Err(ParseNameError::EmptyStore),
+            "store" => Ok(Self::Store(rest.into())),
             other if ELSEWHERE.contains(&other) => Err(ParseNameError::Unsupported {
                 transport: other.into(),
             }),
@@ -174,7 +178,7 @@ impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Docker(reference) => write!(f, "docker://{reference}"),
-            Self::Store(reference) => write!(f, "store:{reference}"),
+            Self::Store(name) => write!(f, "store:{name}"),
             Self::OciLayout { path, selection } => {
                 write!(f, "oci:{}", path.display())?;
                 match selection {
@@ -202,7 +206,8 @@ mod tests {
                 "docker://localhost:5000/a/b:v1",
                 "docker://localhost:5000/a/b:v1",
             ),
-            ("store:demo.example/app", "store:demo.example/app:latest"),
+            ("store:demo.example/app:v1", "store:demo.example/app:v1"),
+            ("store:sha256:0123abcd", "store:sha256:0123abcd"),
             ("oci:dir", "oci:dir"),
             ("oci:/a/dir:", "oci:/a/dir"),
             ("oci:dir:v1.0", "oci:dir:v1.0"),
@@ -224,6 +229,7 @@ mod tests {
             error("debian:12"),
             ParseNameError::NoTransport { .. }
         ));
+        assert!(matches!(error("store:"), ParseNameError::EmptyStore));
         assert!(matches!(
             error("docker:debian"),
             ParseNameError::NoSlashes { .. }

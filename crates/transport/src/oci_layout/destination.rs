@@ -43,6 +43,21 @@ impl LayoutDestination {
         selection: Selection,
         options: &LayoutOptions,
     ) -> Result<Self, EndpointError> {
+        let planned = Self::planned(path, selection, options)?;
+        let creating = planned.place.files.clone();
+        blocking(move || creating.create()).await?;
+        Ok(planned)
+    }
+
+    /// The same without touching the directory: good for planning a copy, not for doing it.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidInput`] for a position instead of a name.
+    pub fn planned(
+        path: PathBuf,
+        selection: Selection,
+        options: &LayoutOptions,
+    ) -> Result<Self, EndpointError> {
         let name = match selection {
             Selection::Only => None,
             Selection::Named(name) => Some(name),
@@ -53,11 +68,11 @@ impl LayoutDestination {
                 ));
             }
         };
-        let files = Files::new(path, options);
-        let creating = files.clone();
-        blocking(move || creating.create()).await?;
         Ok(Self {
-            place: Place { files, name },
+            place: Place {
+                files: Files::new(path, options),
+                name,
+            },
         })
     }
 }
