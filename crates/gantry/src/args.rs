@@ -88,6 +88,8 @@ pub enum Command {
     Inspect(Box<commands::image::inspect::Inspect>),
     /// List the tags of a repository
     ListTags(commands::image::list_tags::ListTags),
+    /// Bring an image into the local store
+    Pull(Box<commands::image::pull::Pull>),
     /// Serve and care for a registry
     #[command(subcommand)]
     Registry(commands::registry::RegistryCommand),

@@ -73,6 +73,23 @@ impl Failure {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// The whole chain as one sentence.
+    pub fn sentence(&self) -> String {
+        let mut sentence = String::new();
+        for cause in self.error.chain() {
+            let text = cause.to_string();
+            // Some libraries repeat their source in their own words.
+            if !sentence.is_empty() && sentence.ends_with(&text) {
+                continue;
+            }
+            if !sentence.is_empty() {
+                sentence.push_str(": ");
+            }
+            sentence.push_str(&text);
+        }
+        sentence
+    }
 }
 
 /// Wraps a library's error with its own `kind()`.
@@ -125,19 +142,7 @@ fn status_of(kind: Kind) -> u8 {
 
 /// Prints a failure as one sentence and answers its status.
 pub fn report(failure: &Failure) -> ExitCode {
-    let mut sentence = String::new();
-    for cause in failure.error.chain() {
-        let text = cause.to_string();
-        // Some libraries repeat their source in their own words.
-        if !sentence.is_empty() && sentence.ends_with(&text) {
-            continue;
-        }
-        if !sentence.is_empty() {
-            sentence.push_str(": ");
-        }
-        sentence.push_str(&text);
-    }
-    crate::output::error_line(&sentence);
+    crate::output::error_line(&failure.sentence());
     if let Some(hint) = &failure.hint {
         crate::output::hint_line(hint);
     }

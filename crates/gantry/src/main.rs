@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod context;
 mod exit;
+mod lookup;
 mod network;
 mod output;
 mod progress;

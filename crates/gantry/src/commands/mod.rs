@@ -16,8 +16,9 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Man(verb) => verb.run(),
         Command::Copy(verb) => verb.run(context),
         Command::Delete(verb) => verb.run(),
-        Command::Inspect(verb) => verb.run(),
+        Command::Inspect(verb) => verb.run(context),
         Command::ListTags(verb) => verb.run(),
+        Command::Pull(verb) => verb.run(context),
         Command::Registry(command) => command.run(context),
         Command::Version(verb) => verb.run(),
     }

@@ -10,7 +10,7 @@ use gantry_oci::media_type::LayerCompression;
 use gantry_transport::ImageName;
 use gantry_transport::copy::{self, CopyOptions, MultiArch};
 
-use super::endpoint::{DestinationArgs, PlatformArgs, SourceArgs};
+use super::endpoint::{DestinationArgs, FacesArgs, PlatformArgs, SourceArgs};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{network, output, progress};
@@ -18,7 +18,7 @@ use crate::{network, output, progress};
 /// Copy an image from one place to another.
 ///
 /// Places are spelled as skopeo spells them: docker://HOST/NAME:TAG, oci:DIRECTORY or
-/// oci:DIRECTORY:REF.
+/// oci:DIRECTORY:REF, and store:NAME for the local store.
 #[derive(Debug, clap::Args)]
 pub struct Copy {
     /// Where from
@@ -61,6 +61,9 @@ pub struct Copy {
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
+    /// What a store makes of it.
+    #[command(flatten)]
+    faces: FacesArgs,
     /// Which platform of an index.
     #[command(flatten)]
     platform: PlatformArgs,
@@ -123,13 +126,16 @@ impl Copy {
         }
         let sink = progress::sink(context.progress, self.quiet);
         let digest = network::run(async {
-            let source = from.source(source)?;
-            let destination = to.destination(destination).await?;
+            let source = from.source(source, context)?;
             if self.dry_run {
+                let destination = to.planned(destination, context)?;
                 let plan = copy::plan(&*source, &*destination, &options, None).await?;
                 output::line(plan.to_string().trim_end())?;
                 return Ok(None);
             }
+            let destination = to
+                .destination(destination, context, self.faces.into())
+                .await?;
             let report = copy::run(&*source, &*destination, &options, None, sink).await?;
             Ok::<_, Failure>(Some(report.digest))
         })?;

@@ -2,9 +2,16 @@
 //! From the words of the command line to sources and destinations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use gantry_image::{ImageDestination, ImageSource};
+use async_trait::async_trait;
+use gantry_image::{
+    Capabilities, Committed, EndpointError, ImageDestination, ImageSource, ImageWriter, Incoming,
+    ManifestBytes, Naming,
+};
 use gantry_oci::{Kind, Platform};
+use gantry_store::endpoint::{StoreDestination, StoreSource};
+use gantry_store::{CreateOptions, Faces, IngestOptions, Store};
 use gantry_transport::ImageName;
 use gantry_transport::oci_layout::{LayoutDestination, LayoutOptions, LayoutSource};
 use gantry_transport::registry::client::Login;
@@ -14,7 +21,9 @@ use gantry_transport::registry::{
     Credentials, Environment, Options, RegistryDestination, RegistrySource, TlsVerify,
 };
 
+use crate::context::Context;
 use crate::exit::Failure;
+use crate::lookup;
 
 /// Defines the options of one side, with the prefix that skopeo gives them.
 macro_rules! side {
@@ -145,7 +154,11 @@ impl Side {
     ///
     /// # Errors
     /// As the transport says.
-    pub fn source(&self, name: ImageName) -> Result<Box<dyn ImageSource>, Failure> {
+    pub fn source(
+        &self,
+        name: ImageName,
+        context: &Context,
+    ) -> Result<Box<dyn ImageSource>, Failure> {
         Ok(match name {
             ImageName::Docker(reference) => {
                 Box::new(RegistrySource::new(reference, &self.options, &self.conf)?)
@@ -153,15 +166,50 @@ impl Side {
             ImageName::OciLayout { path, selection } => {
                 Box::new(LayoutSource::new(path, selection, &self.layout))
             }
-            ImageName::Store(_) => return Err(no_store(&name)),
+            ImageName::Store(text) => {
+                let store = Store::open_read_only(&context.root)?;
+                let found = lookup::find(&store, &text, self.conf.unqualified_search())?;
+                Box::new(StoreSource::new(
+                    store,
+                    format!("store:{text}"),
+                    found.record.digest,
+                ))
+            }
         })
     }
 
-    /// Opens a destination.
+    /// Opens a destination, making the directory that it is.
     ///
     /// # Errors
     /// As the transport says.
-    pub async fn destination(&self, name: ImageName) -> Result<Box<dyn ImageDestination>, Failure> {
+    pub async fn destination(
+        &self,
+        name: ImageName,
+        context: &Context,
+        faces: Faces,
+    ) -> Result<Box<dyn ImageDestination>, Failure> {
+        Ok(match name {
+            ImageName::Docker(_) => self.planned(name, context)?,
+            ImageName::OciLayout { path, selection } => {
+                Box::new(LayoutDestination::create(path, selection, &self.layout).await?)
+            }
+            ImageName::Store(text) => {
+                let store = Store::open_or_create(&context.root, &CreateOptions::default())?;
+                let names = vec![lookup::new_name(&store, &text)?];
+                Box::new(StoreDestination::new(store, names, IngestOptions { faces }))
+            }
+        })
+    }
+
+    /// A destination to plan a copy to: nothing is made or opened.
+    ///
+    /// # Errors
+    /// As the transport says.
+    pub fn planned(
+        &self,
+        name: ImageName,
+        context: &Context,
+    ) -> Result<Box<dyn ImageDestination>, Failure> {
         Ok(match name {
             ImageName::Docker(reference) => Box::new(RegistryDestination::new(
                 reference,
@@ -169,18 +217,74 @@ impl Side {
                 &self.conf,
             )),
             ImageName::OciLayout { path, selection } => {
-                Box::new(LayoutDestination::create(path, selection, &self.layout).await?)
+                Box::new(LayoutDestination::planned(path, selection, &self.layout)?)
             }
-            ImageName::Store(_) => return Err(no_store(&name)),
+            ImageName::Store(text) => Box::new(PlannedStore(format!(
+                "store {}: {text}",
+                context.root.display()
+            ))),
         })
     }
 }
 
-fn no_store(name: &ImageName) -> Failure {
-    Failure::message(
-        Kind::Unsupported,
-        format!("{name} cannot be opened by this verb"),
+/// A store that a copy is planned to, and that need not exist.
+#[derive(Debug)]
+pub struct PlannedStore(pub String);
+
+#[async_trait]
+impl ImageDestination for PlannedStore {
+    fn describe(&self) -> String {
+        self.0.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        gantry_store::endpoint::capabilities()
+    }
+
+    async fn begin(&self, _: Arc<Incoming>) -> Result<Box<dyn ImageWriter>, EndpointError> {
+        Err(planned_only())
+    }
+
+    async fn put_index(&self, _: &ManifestBytes, _: Naming) -> Result<Committed, EndpointError> {
+        Err(planned_only())
+    }
+}
+
+fn planned_only() -> EndpointError {
+    EndpointError::new(
+        Kind::Internal,
+        "write to a destination that was only planned",
     )
+}
+
+/// The views that a store makes of an image that comes into it.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct FacesArgs {
+    /// The views that the store makes of the image
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = FacesWish::Composefs)]
+    faces: FacesWish,
+}
+
+/// The choices of `--faces`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum FacesWish {
+    /// One EROFS file with all metadata, mounted over the shared objects
+    #[default]
+    Composefs,
+    /// A plain tree of hard links that needs no software of ours
+    Hardlink,
+    /// Both
+    Both,
+}
+
+impl From<FacesArgs> for Faces {
+    fn from(args: FacesArgs) -> Self {
+        match args.faces {
+            FacesWish::Composefs => Self::COMPOSEFS,
+            FacesWish::Hardlink => Self::HARDLINK,
+            FacesWish::Both => Self::BOTH,
+        }
+    }
 }
 
 /// Which platform is chosen from an index.

@@ -9,6 +9,7 @@ use gantry_transport::inspect::{self, InspectOptions};
 use gantry_transport::registry::RegistrySource;
 
 use super::endpoint::{PlainArgs, PlatformArgs};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{network, output};
 
@@ -17,7 +18,7 @@ use crate::{network, output};
 /// The JSON has the members and the form of `skopeo inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
-    /// docker://HOST/NAME:TAG, oci:DIRECTORY or oci:DIRECTORY:REF
+    /// docker://HOST/NAME:TAG, oci:DIRECTORY, oci:DIRECTORY:REF or store:NAME
     image: String,
     /// Show the manifest as it is, or with --config the configuration
     #[arg(long)]
@@ -45,7 +46,7 @@ enum Text {
 
 impl Inspect {
     /// Prints it.
-    pub fn run(self) -> Outcome {
+    pub fn run(self, context: &Context) -> Outcome {
         let name: ImageName = self.image.parse()?;
         let options = InspectOptions::new(self.platform.clone().resolve()?);
         let side = self.side.clone().resolve()?;
@@ -57,7 +58,7 @@ impl Inspect {
                 let inspection = inspect::inspect_registry(&source, self.no_tags, &options).await?;
                 return Ok(Text::Line(inspection.to_json()?));
             }
-            let source = side.source(name)?;
+            let source = side.source(name, context)?;
             Ok::<_, Failure>(match (self.raw, self.show_config) {
                 (true, true) => Text::Exact(inspect::raw_config(&*source, &options).await?),
                 (true, false) => {

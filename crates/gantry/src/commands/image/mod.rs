@@ -6,3 +6,4 @@ pub mod delete;
 pub mod endpoint;
 pub mod inspect;
 pub mod list_tags;
+pub mod pull;
