@@ -32,8 +32,8 @@ fixtures: setup ## build the images that tests and demo use, if they are not the
 fixtures-bench: setup ## build the images that the benches use too
 	cargo xtask fixtures bench
 
-fixtures-clean: ## forget the images
-	rm -rf $${GANTRY_FIXTURES:-fixtures}
+fixtures-clean: ## forget the images, those of other clones too
+	rm -rf $${GANTRY_FIXTURES:-fixtures} "$${XDG_CACHE_HOME:-$$HOME/.cache}/gantry/fixtures"
 
 test: setup lint docs ## everything that a change must pass; ends with the tests that were skipped
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory fixtures; \

@@ -2,9 +2,10 @@
 //! Builds the fixtures: real images from Debian packages, as OCI layouts with the gzip layers that buildah writes.
 //!
 //! ```text
-//! fixtures/ (or $GANTRY_FIXTURES)
-//!   NAME/             an OCI layout, tag "latest"
-//!   .recipes/NAME     digest of the recipe it was made by; another recipe means another build
+//! $XDG_CACHE_HOME/gantry/fixtures/ (or ~/.cache/…)     shared by all clones
+//!   NAME-DIGEST/      an OCI layout, tag "latest"; DIGEST is of the recipe, so another recipe means another build
+//! fixtures/ (or $GANTRY_FIXTURES)                       what this clone's recipes mean by the names
+//!   NAME              link to NAME-DIGEST
 //! ```
 //!
 //! Everything comes from the packages of the machine's own Debian release through the machine's own apt settings, so no
@@ -24,6 +25,8 @@ use sha2::{Digest as _, Sha256};
 
 use recipes::{How, Recipe, Tier};
 
+/// Changes when the same recipes give other layouts.
+const FORMAT: &str = "2";
 /// Room for the largest image twice, its packages and buildah's copy of its parents; sparse.
 const DISK_SIZE_BYTES: u64 = 40 << 30;
 
@@ -43,18 +46,33 @@ pub struct Args {
 
 /// Builds what is missing or was made by another recipe.
 pub fn run(args: &Args) -> Result<()> {
-    let dir = fixtures::dir();
+    let (dir, cache) = (fixtures::dir(), cache_dir()?);
+    let codename = codename()?;
     let recipes = recipes::all();
-    let wanted = plan(&recipes, args, &dir)?;
+    let asked = plan(&recipes, args)?;
+    let place = |recipe: &Recipe| cache.join(entry_name(&recipes, recipe, &codename));
+    let wanted: Vec<_> = asked
+        .iter()
+        .copied()
+        .filter(|recipe| !is_layout(&place(recipe)))
+        .collect();
     if args.dry_run {
         wanted
             .iter()
-            .for_each(|recipe| println!("{}: {:?}", recipe.name, recipe.how));
+            .for_each(|recipe| println!("{}: {:?}", place(recipe).display(), recipe.how));
         return Ok(());
     }
-    if wanted.is_empty() {
-        return Ok(());
+    fs::create_dir_all(&dir)?;
+    if !wanted.is_empty() {
+        build(&recipes, &wanted, &cache, codename.clone())?;
     }
+    asked
+        .iter()
+        .try_for_each(|recipe| link(&dir, &recipe.name, &place(recipe)))
+}
+
+/// Builds `wanted`, in their order.
+fn build(recipes: &[Recipe], wanted: &[&Recipe], cache: &Path, codename: String) -> Result<()> {
     ensure!(
         is_root(),
         "fixtures are built as root: package installation chowns files and makes device nodes"
@@ -65,8 +83,8 @@ pub fn run(args: &Args) -> Result<()> {
         "not installed: {}; run `make setup`",
         missing.join(", ")
     );
-    fs::create_dir_all(dir.join(".recipes"))?;
-    let builder = Builder::new(dir)?;
+    fs::create_dir_all(cache)?;
+    let builder = Builder::new(recipes, cache, codename)?;
     for recipe in wanted {
         let start = Instant::now();
         builder
@@ -81,8 +99,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Chooses, in build order, the recipes that `args` asks for and whose fixture in `dir` is missing or outdated.
-fn plan<'a>(recipes: &'a [Recipe], args: &Args, dir: &Path) -> Result<Vec<&'a Recipe>> {
+/// Chooses, in build order, the recipes that `args` asks for and those that they are built on.
+fn plan<'a>(recipes: &'a [Recipe], args: &Args) -> Result<Vec<&'a Recipe>> {
     for name in &args.only {
         ensure!(
             recipes.iter().any(|recipe| recipe.name == *name),
@@ -103,26 +121,58 @@ fn plan<'a>(recipes: &'a [Recipe], args: &Args, dir: &Path) -> Result<Vec<&'a Re
             asked.push(parent);
         }
     }
-    let outdated = |recipe: &&Recipe| {
-        let made_by =
-            fs::read_to_string(dir.join(".recipes").join(&recipe.name)).unwrap_or_default();
-        made_by != digest(recipes, recipe) || !dir.join(&recipe.name).join("index.json").is_file()
-    };
     Ok(recipes
         .iter()
         .filter(|recipe| asked.contains(&recipe.name.as_str()))
-        .filter(outdated)
         .collect())
 }
 
-/// Digest of a recipe and of all that it is built on.
-fn digest(recipes: &[Recipe], recipe: &Recipe) -> String {
+/// Where layouts are kept for all clones of the project on this machine.
+fn cache_dir() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME says where to keep the fixtures")?;
+    Ok(base.join("gantry/fixtures"))
+}
+
+/// The name of a recipe's layout in the cache.
+fn entry_name(recipes: &[Recipe], recipe: &Recipe, codename: &str) -> String {
+    let mut digest = digest(recipes, recipe, codename);
+    digest.truncate(16);
+    format!("{}-{digest}", recipe.name)
+}
+
+/// Whether a layout is there; it appears by one rename, so it is whole.
+fn is_layout(path: &Path) -> bool {
+    path.join("index.json").is_file()
+}
+
+/// Makes `dir/name` a link to `place`, in one step.
+fn link(dir: &Path, name: &str, place: &Path) -> Result<()> {
+    let path = dir.join(name);
+    if fs::read_link(&path).is_ok_and(|target| target == place) {
+        return Ok(());
+    }
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        remove_dir(&path)?;
+    }
+    let new = dir.join(format!(".new-{name}-{}", std::process::id()));
+    std::os::unix::fs::symlink(place, &new)?;
+    fs::rename(&new, &path).with_context(|| format!("link {}", path.display()))
+}
+
+/// Digest of a recipe and of all that it is built on, the release included.
+fn digest(recipes: &[Recipe], recipe: &Recipe, codename: &str) -> String {
     let parent = recipe
         .how
         .parent()
         .and_then(|parent| recipes.iter().find(|other| other.name == parent))
-        .map(|parent| digest(recipes, parent))
-        .unwrap_or_default();
+        .map_or_else(
+            || format!("{FORMAT} {codename}"),
+            |parent| digest(recipes, parent, codename),
+        );
     let text = format!(
         "{parent}\n{}\n{:?}\n{:?}",
         recipe.name, recipe.how, recipe.config
@@ -134,28 +184,27 @@ fn digest(recipes: &[Recipe], recipe: &Recipe) -> String {
 }
 
 /// Everything that building needs, for the time of one run.
-struct Builder {
-    out: PathBuf,
+struct Builder<'a> {
+    recipes: &'a [Recipe],
+    out: &'a Path,
     disk: Disk,
     codename: String,
     sources: Vec<PathBuf>,
-    recipes: Vec<Recipe>,
 }
 
-impl Builder {
-    fn new(out: PathBuf) -> Result<Self> {
+impl<'a> Builder<'a> {
+    fn new(recipes: &'a [Recipe], out: &'a Path, codename: String) -> Result<Self> {
         let disk = Disk::new(DISK_SIZE_BYTES).context("make a scratch file system to build on")?;
         for dir in ["apt/sources", "apt/archives/partial", "tmp"] {
             fs::create_dir_all(disk.path().join(dir))?;
         }
-        let codename = codename()?;
         let sources = apt_sources(&codename)?;
         let builder = Self {
+            recipes,
             out,
             disk,
             codename,
             sources,
-            recipes: recipes::all(),
         };
         builder.write_apt_configuration()?;
         Ok(builder)
@@ -184,7 +233,9 @@ impl Builder {
 
     /// Builds one fixture beside its final place and moves it there.
     fn build(&self, recipe: &Recipe) -> Result<()> {
-        let staged = self.out.join(format!(".new-{}", recipe.name));
+        let staged = self
+            .out
+            .join(format!(".new-{}-{}", recipe.name, std::process::id()));
         remove_dir(&staged)?;
         match &recipe.how {
             How::Bootstrap => self.bootstrap(recipe, &staged)?,
@@ -196,14 +247,24 @@ impl Builder {
             How::Programs { paths } => self.programs(recipe, paths, &staged)?,
             How::Zstd { of } => self.zstd(of, &staged)?,
         }
-        let place = self.out.join(&recipe.name);
-        remove_dir(&place)?;
-        fs::rename(&staged, &place)?;
-        fs::write(
-            self.out.join(".recipes").join(&recipe.name),
-            digest(&self.recipes, recipe),
-        )?;
-        Ok(())
+        let place = self
+            .out
+            .join(entry_name(self.recipes, recipe, &self.codename));
+        match fs::rename(&staged, &place) {
+            // Another clone was quicker; its layout is in use already.
+            Err(_) if is_layout(&place) => remove_dir(&staged),
+            other => other.with_context(|| format!("keep {}", place.display())),
+        }
+    }
+
+    /// The layout of another recipe, built before, as buildah and skopeo spell it in the cache's directory.
+    ///
+    /// Not the whole path: buildah makes a reference of it, in which `.cache` or a capital letter cannot stand.
+    fn built(&self, name: &str) -> Result<String> {
+        let recipe = self.recipes.iter().find(|recipe| recipe.name == name);
+        let recipe = recipe.with_context(|| format!("no recipe {name}"))?;
+        let entry = entry_name(self.recipes, recipe, &self.codename);
+        Ok(format!("oci:{entry}:latest"))
     }
 
     fn bootstrap(&self, recipe: &Recipe, staged: &Path) -> Result<()> {
@@ -237,7 +298,7 @@ impl Builder {
         squash: bool,
         staged: &Path,
     ) -> Result<()> {
-        let from = format!("oci:{}:latest", self.out.join(from).display());
+        let from = self.built(from)?;
         self.in_container(recipe, &from, squash, staged, |container| {
             let script = format!("{}\n{script}\n{}", recipes::PROLOGUE, recipes::EPILOGUE);
             let apt = format!("{}:/mnt", self.path("apt").display());
@@ -280,7 +341,7 @@ impl Builder {
     }
 
     fn zstd(&self, of: &str, staged: &Path) -> Result<()> {
-        let source = format!("oci:{}:latest", self.out.join(of).display());
+        let source = self.built(of)?;
         let destination = format!("oci:{}:latest", staged.display());
         let options = [
             "copy",
@@ -291,6 +352,7 @@ impl Builder {
         ];
         tool::run(
             Command::new("skopeo")
+                .current_dir(self.out)
                 .args(options)
                 .args([source, destination]),
         )
@@ -321,6 +383,8 @@ impl Builder {
         self.buildah(&config)?;
         let destination = format!("oci:{}:latest", staged.display());
         let mut commit = vec!["commit", "-q", "--rm", "--format", "oci"];
+        // What a push would send; a commit leaves layers plain unless told so.
+        commit.push("--disable-compression=false");
         commit.extend(squash.then_some("--squash"));
         commit.extend([container, &destination]);
         self.buildah(&commit)?;
@@ -338,6 +402,7 @@ impl Builder {
         command
             .args(["--storage-driver", "overlay"])
             .args(args)
+            .current_dir(self.out)
             .env("TMPDIR", self.path("tmp"));
         Ok(String::from_utf8(tool::run(&mut command)?.stdout)?)
     }
@@ -411,7 +476,7 @@ mod tests {
             only: vec!["app-v1".into()],
             dry_run: true,
         };
-        let names: Vec<_> = plan(&recipes, &args, Path::new("/nonexistent")).unwrap();
+        let names: Vec<_> = plan(&recipes, &args).unwrap();
         let names: Vec<_> = names.iter().map(|recipe| recipe.name.as_str()).collect();
         assert_eq!(names, ["base", "python3", "app-v1"]);
     }
