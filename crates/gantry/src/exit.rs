@@ -14,6 +14,8 @@
 //! | 8 | no space left |
 //! | 9 | exists already, or is in use |
 //! | 70 | a bug in Gantry |
+//! | 130, 143 | interrupted, terminated |
+//! | 141 | whoever read the output closed it; nothing is said |
 //!
 //! `run`, `exec` and their kin use podman's statuses instead: the container's
 //! own, 128 + n for signal n, 125 when Gantry failed, 126 when the program
@@ -30,6 +32,7 @@ pub struct Failure {
     status: Option<u8>,
     error: anyhow::Error,
     hint: Option<String>,
+    silent: bool,
 }
 
 impl Failure {
@@ -40,6 +43,7 @@ impl Failure {
             status: None,
             error: error.into(),
             hint: None,
+            silent: false,
         }
     }
 
@@ -67,6 +71,13 @@ impl Failure {
     pub fn status(mut self, status: u8) -> Self {
         self.status = Some(status);
         self
+    }
+
+    /// Ends with this status and no word.
+    #[must_use]
+    pub fn silent(mut self, status: u8) -> Self {
+        self.silent = true;
+        self.status(status)
     }
 
     /// The reason.
@@ -108,6 +119,7 @@ failure_from!(
     gantry_oci::ParseDigestError,
     gantry_oci::platform::ParsePlatformError,
     gantry_store::StoreError,
+    gantry_store::IngestError,
     gantry_image::EndpointError,
     gantry_image::unverified::VerifyManifestError,
     gantry_transport::ParseNameError,
@@ -142,7 +154,9 @@ fn status_of(kind: Kind) -> u8 {
 
 /// Prints a failure as one sentence and answers its status.
 pub fn report(failure: &Failure) -> ExitCode {
-    crate::output::error_line(&failure.sentence());
+    if !failure.silent {
+        crate::output::error_line(&failure.sentence());
+    }
     if let Some(hint) = &failure.hint {
         crate::output::hint_line(hint);
     }

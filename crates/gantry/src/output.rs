@@ -9,14 +9,35 @@ use serde::Serialize;
 use crate::args::Global;
 use crate::exit::Failure;
 
+/// What a shell reports for a program that a closed pipe ended.
+const SIGPIPE_STATUS: u8 = 141;
+
 /// Writes one line of a result.
 ///
 /// # Errors
 /// Standard output is closed or full.
 pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")
-        .map_err(|error| Failure::from(error).context("write to standard output"))
+    writeln!(out, "{text}").map_err(unwritten)
+}
+
+/// Writes bytes as they are, to the last one.
+///
+/// # Errors
+/// Standard output is closed or full.
+pub fn exact(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(unwritten)
+}
+
+/// Whoever closed the pipe has seen enough and wants no explanation.
+fn unwritten(error: std::io::Error) -> Failure {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return Failure::from(error).silent(SIGPIPE_STATUS);
+    }
+    Failure::from(error).context("write to standard output")
 }
 
 /// Writes a result as indented JSON.
@@ -26,16 +47,40 @@ pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Failure::new(gantry_oci::Kind::Internal, e))?;
-    line(text)
+    json_text(&text)
 }
 
-/// Writes rows in columns as wide as their widest cell, two spaces apart.
+/// Writes a result that is JSON already.
+///
+/// # Errors
+/// Standard output is closed or full.
+pub fn json_text(text: &str) -> Result<(), Failure> {
+    line(escape_json(text))
+}
+
+/// JSON escapes the control characters of ASCII only, and not all of these. The others stand in
+/// strings, where an escape means the same.
+pub fn escape_json(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.chars().fold(String::new(), |mut out, c| {
+        match u32::from(c) {
+            code @ 0x7f..=0x9f => write!(out, "\\u{code:04x}").unwrap_or_default(),
+            _ => out.push(c),
+        }
+        out
+    })
+}
+
+/// Writes rows in columns as wide as their widest cell, two spaces apart. Control characters in
+/// cells are escaped.
 ///
 /// # Errors
 /// Standard output is closed or full.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let escape = |row: &Vec<String>| row.iter().map(|cell| escape_controls(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(escape).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -154,5 +199,9 @@ mod tests {
     #[test]
     fn controls_are_escaped() {
         assert_eq!(escape_controls("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        let hostile = "a\u{9b}31m\u{7f}é";
+        let text = escape_json(&serde_json::to_string(hostile).unwrap());
+        assert_eq!(text, "\"a\\u009b31m\\u007fé\"");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hostile);
     }
 }

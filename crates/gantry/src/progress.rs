@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Progress of a copy, on standard error: bars, lines of JSON, or nothing.
+//! Progress, on standard error: bars, lines of JSON, or nothing.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gantry_oci::Digest;
@@ -10,7 +11,7 @@ use gantry_transport::copy::{Event, ProgressSink, Silent};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::args::ProgressMode;
-use crate::output::escape_controls;
+use crate::output::{escape_controls, escape_json};
 
 /// What hears the events of a copy.
 #[must_use]
@@ -31,8 +32,74 @@ struct JsonLines;
 impl ProgressSink for JsonLines {
     fn event(&self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
-            // Nothing is left to do when standard error is gone.
-            drop(writeln!(std::io::stderr().lock(), "{line}"));
+            say_json(&line);
+        }
+    }
+}
+
+fn say_json(line: &str) {
+    // Nothing is left to do when standard error is gone.
+    drop(writeln!(std::io::stderr().lock(), "{}", escape_json(line)));
+}
+
+/// Progress of something that is counted: a bar, lines of JSON, or nothing.
+#[derive(Debug)]
+pub struct Counter {
+    show: Show,
+    /// The last hundredth that was told.
+    told: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Show {
+    Bar(ProgressBar),
+    Json(&'static str),
+    Nothing,
+}
+
+impl Counter {
+    /// A counter of `what`.
+    #[must_use]
+    pub fn new(mode: ProgressMode, what: &'static str) -> Self {
+        let bar = || {
+            let bar = ProgressBar::new(0);
+            bar.set_style(style("{msg} [{bar:32}] {human_pos} of {human_len}"));
+            bar.set_message(what);
+            Show::Bar(bar)
+        };
+        Self {
+            show: match mode {
+                ProgressMode::Json => Show::Json(what),
+                ProgressMode::Bar => bar(),
+                ProgressMode::Auto if std::io::stderr().is_terminal() => bar(),
+                ProgressMode::Auto | ProgressMode::None => Show::Nothing,
+            },
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// So many of so many are done. May be called from several threads.
+    pub fn at(&self, done: u64, all: u64) {
+        match &self.show {
+            Show::Bar(bar) => {
+                bar.set_length(all);
+                bar.set_position(done);
+            }
+            Show::Json(what) => {
+                let hundredth = done.saturating_mul(100).checked_div(all).unwrap_or(100);
+                if self.told.fetch_max(hundredth, Ordering::Relaxed) < hundredth {
+                    let event = serde_json::json!({"event": what, "done": done, "all": all});
+                    say_json(&event.to_string());
+                }
+            }
+            Show::Nothing => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Show::Bar(bar) = &self.show {
+            bar.finish_and_clear();
         }
     }
 }

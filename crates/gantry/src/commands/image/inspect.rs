@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gantry inspect`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use gantry_transport::ImageName;
@@ -39,7 +38,7 @@ pub struct Inspect {
 
 enum Text {
     /// Ends with a line break of ours.
-    Line(String),
+    Json(String),
     /// To be written as it is.
     Exact(bytes::Bytes),
 }
@@ -56,7 +55,7 @@ impl Inspect {
             {
                 let source = RegistrySource::new(reference.clone(), &side.options, &side.conf)?;
                 let inspection = inspect::inspect_registry(&source, self.no_tags, &options).await?;
-                return Ok(Text::Line(inspection.to_json()?));
+                return Ok(Text::Json(inspection.to_json()?));
             }
             let source = side.source(name, context)?;
             Ok::<_, Failure>(match (self.raw, self.show_config) {
@@ -64,17 +63,17 @@ impl Inspect {
                 (true, false) => {
                     Text::Exact(inspect::raw(&*source, &options).await?.bytes().clone())
                 }
-                (false, true) => Text::Line(inspect::config(&*source, &options).await?),
+                (false, true) => Text::Json(inspect::config(&*source, &options).await?),
                 (false, false) => {
                     let inspection =
                         inspect::inspect(&*source, String::new(), Vec::new(), &options).await?;
-                    Text::Line(inspection.to_json()?)
+                    Text::Json(inspection.to_json()?)
                 }
             })
         })?;
         match text {
-            Text::Line(text) => output::line(text)?,
-            Text::Exact(bytes) => std::io::stdout().write_all(&bytes)?,
+            Text::Json(text) => output::json_text(&text)?,
+            Text::Exact(bytes) => output::exact(&bytes)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -44,7 +44,7 @@ impl ListTags {
         let repository =
             Registry::new(reference.host, side.options).repository(reference.repository);
         let tags = network::run(async { Ok(repository.tags().await?) })?;
-        output::line(gantry_transport::inspect::indented(&Listing {
+        output::json_text(&gantry_transport::inspect::indented(&Listing {
             repository: name,
             tags,
         })?)?;
