@@ -84,6 +84,10 @@ pub enum Command {
     Copy(Box<commands::image::copy::Copy>),
     /// Delete an image from a registry
     Delete(commands::image::delete::Delete),
+    /// Show how an image came about
+    History(commands::image::history::History),
+    /// List images
+    Images(commands::image::images::Images),
     /// Show what an image is, without fetching its layers
     Inspect(Box<commands::image::inspect::Inspect>),
     /// List the tags of a repository
@@ -93,6 +97,10 @@ pub enum Command {
     /// Serve and care for a registry
     #[command(subcommand)]
     Registry(commands::registry::RegistryCommand),
+    /// Remove images from the local store
+    Rmi(commands::image::rmi::Rmi),
+    /// Give an image more names
+    Tag(commands::image::tag::Tag),
     /// Print the version
     Version(commands::system::version::Version),
 }

@@ -127,7 +127,9 @@ fn by_end(store: &Store, text: &str) -> Result<Option<Found>, Failure> {
     }))
 }
 
-fn ends_with(repository: &str, end: &str) -> bool {
+/// Whether a repository is `end`, or ends so with whole components.
+#[must_use]
+pub fn ends_with(repository: &str, end: &str) -> bool {
     repository
         .strip_suffix(end)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))

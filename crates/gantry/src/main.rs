@@ -12,6 +12,8 @@ mod lookup;
 mod network;
 mod output;
 mod progress;
+mod stores;
+mod when;
 
 use std::process::ExitCode;
 

@@ -16,10 +16,14 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Man(verb) => verb.run(),
         Command::Copy(verb) => verb.run(context),
         Command::Delete(verb) => verb.run(),
+        Command::History(verb) => verb.run(context),
+        Command::Images(verb) => verb.run(context),
         Command::Inspect(verb) => verb.run(context),
         Command::ListTags(verb) => verb.run(),
         Command::Pull(verb) => verb.run(context),
         Command::Registry(command) => command.run(context),
+        Command::Rmi(verb) => verb.run(context),
+        Command::Tag(verb) => verb.run(context),
         Command::Version(verb) => verb.run(),
     }
 }

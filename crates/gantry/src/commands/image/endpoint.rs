@@ -90,6 +90,21 @@ side!(
     DestinationArgs, "dest-"
 );
 
+/// The user's own places for credentials and configuration.
+fn environment() -> Environment {
+    let uid = rustix::process::geteuid().as_raw();
+    Environment::from_variables(|name| std::env::var_os(name), uid)
+}
+
+/// The registries that a name without one may stand for.
+///
+/// # Errors
+/// registries.conf cannot be read.
+pub fn search_registries() -> Result<Vec<String>, Failure> {
+    let conf = RegistriesConf::load(&environment())?;
+    Ok(conf.unqualified_search().to_vec())
+}
+
 /// How one side is reached.
 #[derive(Debug)]
 pub struct Side {
@@ -111,8 +126,7 @@ impl Side {
         tls_verify: Option<bool>,
         shared_blob_dir: Option<PathBuf>,
     ) -> Result<Self, Failure> {
-        let uid = rustix::process::geteuid().as_raw();
-        let mut environment = Environment::from_variables(|name| std::env::var_os(name), uid);
+        let mut environment = environment();
         if authfile.is_some() {
             environment.auth_file = authfile;
         }

@@ -4,6 +4,11 @@
 pub mod copy;
 pub mod delete;
 pub mod endpoint;
+pub mod history;
+pub mod images;
 pub mod inspect;
 pub mod list_tags;
+pub mod listing;
 pub mod pull;
+pub mod rmi;
+pub mod tag;
