@@ -88,17 +88,24 @@ pub enum Command {
     History(commands::image::history::History),
     /// List images
     Images(commands::image::images::Images),
+    /// Show where things lie and what this kernel can do
+    Info(commands::system::info::Info),
     /// Show what an image is, without fetching its layers
     Inspect(Box<commands::image::inspect::Inspect>),
     /// List the tags of a repository
     ListTags(commands::image::list_tags::ListTags),
     /// Bring an image into the local store
     Pull(Box<commands::image::pull::Pull>),
+    /// Push an image of the local store to a registry
+    Push(Box<commands::image::push::Push>),
     /// Serve and care for a registry
     #[command(subcommand)]
     Registry(commands::registry::RegistryCommand),
     /// Remove images from the local store
     Rmi(commands::image::rmi::Rmi),
+    /// Check, measure and clean the local store
+    #[command(subcommand)]
+    Store(commands::store::StoreCommand),
     /// Give an image more names
     Tag(commands::image::tag::Tag),
     /// Print the version

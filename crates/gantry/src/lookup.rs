@@ -12,7 +12,7 @@ use gantry_store::{ImageName, ImageRecord, Pointer, Store};
 use crate::exit::Failure;
 
 /// The host of names that no registry gave, as podman and buildah spell it.
-const LOCALHOST: &str = "localhost";
+pub const LOCALHOST: &str = "localhost";
 
 /// An image of a store, and how it was found.
 #[derive(Debug, Clone)]

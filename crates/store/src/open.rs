@@ -158,6 +158,12 @@ impl Store {
         &self.inner.marker.id
     }
 
+    /// The version of the layout on disk.
+    #[must_use]
+    pub fn format(&self) -> u64 {
+        self.inner.marker.format
+    }
+
     /// The registry whose own store this is.
     #[must_use]
     pub fn registry(&self) -> Option<&Host> {

@@ -3,6 +3,7 @@
 
 pub mod image;
 pub mod registry;
+pub mod store;
 pub mod system;
 
 use crate::args::Command;
@@ -18,11 +19,14 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Delete(verb) => verb.run(),
         Command::History(verb) => verb.run(context),
         Command::Images(verb) => verb.run(context),
+        Command::Info(verb) => verb.run(context),
         Command::Inspect(verb) => verb.run(context),
         Command::ListTags(verb) => verb.run(),
         Command::Pull(verb) => verb.run(context),
+        Command::Push(verb) => verb.run(context),
         Command::Registry(command) => command.run(context),
         Command::Rmi(verb) => verb.run(context),
+        Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
         Command::Version(verb) => verb.run(),
     }

@@ -85,16 +85,18 @@ enum Which {
     IndexOnly,
 }
 
+/// Families of manifests.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     /// OCI image manifest
     Oci,
     /// Docker manifest version 2 schema 2
     V2s2,
 }
 
+/// Compressions of layers.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Compression {
+pub enum Compression {
     /// RFC 1952
     Gzip,
     /// RFC 8878
@@ -115,7 +117,11 @@ impl Copy {
             Which::All => MultiArch::All,
             Which::IndexOnly => MultiArch::IndexOnly,
         };
-        options.wishes = self.wishes();
+        options.wishes = wishes(
+            self.format,
+            self.dest_compress_format,
+            self.dest_force_compress_format,
+        );
         options.preserve_digests = self.preserve_digests;
         options.remove_signatures = self.remove_signatures;
         options.parallel_layers = self.image_parallel_copies.clamp(1, 64);
@@ -146,21 +152,20 @@ impl Copy {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn wishes(&self) -> Wishes {
-        Wishes {
-            format: self.format.map(|format| match format {
-                Format::Oci => ManifestFormat::Oci,
-                Format::V2s2 => ManifestFormat::Docker,
-            }),
-            compression: self
-                .dest_compress_format
-                .map(|compression| match compression {
-                    Compression::Gzip => LayerCompression::Gzip,
-                    Compression::Zstd => LayerCompression::Zstd,
-                    Compression::None => LayerCompression::None,
-                }),
-            force_compression: self.dest_force_compress_format,
-        }
+/// What the options ask for, as the engine takes it.
+pub fn wishes(format: Option<Format>, compression: Option<Compression>, force: bool) -> Wishes {
+    Wishes {
+        format: format.map(|format| match format {
+            Format::Oci => ManifestFormat::Oci,
+            Format::V2s2 => ManifestFormat::Docker,
+        }),
+        compression: compression.map(|compression| match compression {
+            Compression::Gzip => LayerCompression::Gzip,
+            Compression::Zstd => LayerCompression::Zstd,
+            Compression::None => LayerCompression::None,
+        }),
+        force_compression: force,
     }
 }

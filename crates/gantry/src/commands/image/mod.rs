@@ -10,5 +10,6 @@ pub mod inspect;
 pub mod list_tags;
 pub mod listing;
 pub mod pull;
+pub mod push;
 pub mod rmi;
 pub mod tag;

@@ -2,5 +2,6 @@
 //! Verbs about the program and the machine.
 
 pub mod completion;
+pub mod info;
 pub mod man;
 pub mod version;

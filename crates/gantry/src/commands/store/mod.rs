@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Care of the store.
+
+pub mod check;
+pub mod du;
+pub mod gc;
+
+use crate::context::Context;
+use crate::exit::Outcome;
+
+/// Check, measure and clean the local store.
+#[derive(Debug, clap::Subcommand)]
+pub enum StoreCommand {
+    /// Look for damage: every record, every name, every byte
+    Check(check::Check),
+    /// Show what images take on disk, and what sharing saves
+    Du(du::Du),
+    /// Delete what no name and no container leads to
+    Gc(gc::Gc),
+}
+
+impl StoreCommand {
+    /// Calls the verb.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Self::Check(verb) => verb.run(context),
+            Self::Du(verb) => verb.run(context),
+            Self::Gc(verb) => verb.run(context),
+        }
+    }
+}
