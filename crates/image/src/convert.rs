@@ -210,7 +210,10 @@ pub fn plan(
             LayerStep::Rewrite { to, .. } => *to == LayerCompression::Zstd,
             _ => layer.media_type.layer_compression() == Some(LayerCompression::Zstd),
         });
-    let format = choose_format(source, has_zstd, accepts, wishes)?;
+    let writes_zstd = layers
+        .iter()
+        .any(|step| matches!(step, LayerStep::Rewrite { to, .. } if *to == LayerCompression::Zstd));
+    let format = choose_format(source, has_zstd, writes_zstd, accepts, wishes)?;
     if format != source {
         reasons.push(format!("the manifest becomes {format}"));
         if format == ManifestFormat::Docker && (!manifest.is_image() || manifest.subject.is_some())
@@ -264,6 +267,7 @@ fn plan_layer(
 fn choose_format(
     source: ManifestFormat,
     has_zstd: bool,
+    writes_zstd: bool,
     accepts: Accepts<'_>,
     wishes: Wishes,
 ) -> Result<ManifestFormat, ConvertError> {
@@ -277,7 +281,7 @@ fn choose_format(
     }
     // Docker's family has no zstd layers, though some builders write them;
     // what is kept as it is may stay so.
-    let preferred = if has_zstd && wishes.force_compression {
+    let preferred = if writes_zstd || (has_zstd && wishes.force_compression) {
         ManifestFormat::Oci
     } else {
         source
@@ -326,15 +330,35 @@ fn new_media_type(
     })
 }
 
+/// What became of a layer that was planned to be written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewritten {
+    /// This was written.
+    As(VerifiedBlob),
+    /// Nothing: the destination had the blob that the source's manifest
+    /// describes, although the source has it no more.
+    Kept,
+}
+
+impl LayerStep {
+    /// Whether the step only makes a blob like the one that the source has
+    /// lost: where the destination has that one, nothing need be written.
+    #[must_use]
+    pub fn restores(self, layer: &Descriptor) -> bool {
+        matches!(self, Self::Rewrite { from: LayerForm::PlainTar, to }
+            if layer.media_type.layer_compression() == Some(to))
+    }
+}
+
 /// Makes the manifest that the plan leads to. `written` tells, for each layer
-/// that was written anew, what it turned out to be.
+/// that was to be written anew, what became of it.
 ///
 /// # Errors
 /// [`ConvertError`], or [`Kind::Internal`] if a written layer is missing.
 pub fn rewrite(
     manifest: &Manifest,
     conversion: &Conversion,
-    written: &[Option<VerifiedBlob>],
+    written: &[Option<Rewritten>],
 ) -> Result<ManifestBytes, EndpointError> {
     let mut layers = Vec::with_capacity(manifest.layers.len());
     for (position, (layer, step)) in manifest.layers.iter().zip(&conversion.layers).enumerate() {
@@ -344,13 +368,14 @@ pub fn rewrite(
         {
             new.media_type = new_media_type(layer, *step, conversion.format)?;
         }
-        if matches!(step, LayerStep::Rewrite { .. }) {
-            let blob = written.get(position).copied().flatten().ok_or_else(|| {
-                EndpointError::new(
-                    Kind::Internal,
-                    format!("layer {position} was planned to be written and was not"),
-                )
-            })?;
+        let rewritten = written.get(position).copied().flatten();
+        if let (LayerStep::Rewrite { .. }, None) = (step, rewritten) {
+            return Err(EndpointError::new(
+                Kind::Internal,
+                format!("layer {position} was planned to be written and was not"),
+            ));
+        }
+        if let (LayerStep::Rewrite { .. }, Some(Rewritten::As(blob))) = (step, rewritten) {
             new.digest = *blob.digest();
             new.size_bytes = blob.size_bytes();
             new.data = None;
@@ -586,11 +611,17 @@ mod tests {
                 to: LayerCompression::Gzip
             }]
         );
-        let new = rewrite(&source, &conversion, &[Some(blob(b"new"))]).unwrap();
+        let new = rewrite(&source, &conversion, &[Some(Rewritten::As(blob(b"new")))]).unwrap();
         assert_eq!(
             new.as_manifest().unwrap().layers[0].digest,
             *blob(b"new").digest()
         );
+        // The destination still has the blob that the store has not.
+        let step = conversion.layers[0];
+        assert!(step.restores(&source.layers[0]));
+        let kept = rewrite(&source, &conversion, &[Some(Rewritten::Kept)]).unwrap();
+        assert_eq!(kept.as_manifest().unwrap().layers, source.layers);
+        assert!(rewrite(&source, &conversion, &[None]).is_err());
         let neither = Accepts {
             plain_tar: false,
             computed: false,
@@ -611,9 +642,16 @@ mod tests {
             force_compression: true,
             ..Wishes::default()
         };
+        let unforced = Wishes {
+            force_compression: false,
+            ..wishes
+        };
+        let of_tar = plan(&source, &[LayerForm::PlainTar], accepts(BOTH), unforced).unwrap();
+        assert_eq!(of_tar.format, ManifestFormat::Oci);
+        assert!(!of_tar.layers[0].restores(&source.layers[0]));
         let conversion = plan(&source, &[LayerForm::AsDescribed], accepts(BOTH), wishes).unwrap();
         assert_eq!(conversion.format, ManifestFormat::Oci);
-        let new = rewrite(&source, &conversion, &[Some(blob(b"new"))]).unwrap();
+        let new = rewrite(&source, &conversion, &[Some(Rewritten::As(blob(b"new")))]).unwrap();
         assert_eq!(
             new.as_manifest().unwrap().layers[0].media_type,
             MediaType::OciLayerZstd

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use gantry_image::convert::{self, LayerStep};
+use gantry_image::convert::{self, LayerStep, ManifestFormat, Rewritten};
 use gantry_image::progress::{Event, ProgressSink};
 use gantry_image::{
     Commit, Committed, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer,
@@ -94,7 +94,8 @@ struct Job<'a> {
 /// What one layer led to.
 struct LayerOutcome {
     moved: Option<VerifiedBlob>,
-    written: Option<VerifiedBlob>,
+    /// For a layer that was planned to be written anew.
+    written: Option<Rewritten>,
 }
 
 impl Job<'_> {
@@ -235,7 +236,7 @@ impl Job<'_> {
             .max(1);
         let outcomes = self.layers(&*writer, &prepared, width).await?;
         let manifest = if prepared.conversion.changes_manifest() {
-            let written: Vec<Option<VerifiedBlob>> = layers
+            let written: Vec<Option<Rewritten>> = layers
                 .iter()
                 .map(|layer| {
                     outcomes
@@ -243,15 +244,23 @@ impl Job<'_> {
                         .and_then(|outcome| outcome.written)
                 })
                 .collect();
-            convert::rewrite(prepared.manifest()?, &prepared.conversion, &written)?
+            let kept = written
+                .iter()
+                .all(|written| matches!(written, None | Some(Rewritten::Kept)));
+            if kept && prepared.conversion.format == ManifestFormat::of(&bytes.media_type()) {
+                bytes.clone()
+            } else {
+                convert::rewrite(prepared.manifest()?, &prepared.conversion, &written)?
+            }
         } else {
             bytes.clone()
         };
+        let changed = manifest.digest() != bytes.digest();
         let commit = Commit {
             manifest: manifest.clone(),
             config: prepared.incoming.config.clone(),
             signatures,
-            chosen_from: chosen_from.filter(|_| !prepared.conversion.changes_manifest()),
+            chosen_from: chosen_from.filter(|_| !changed),
             naming,
         };
         let Committed { digest } = writer.commit(commit).await?;
@@ -353,6 +362,17 @@ impl Job<'_> {
         let digest = layer.descriptor.digest;
         let size_bytes = layer.descriptor.size_bytes;
         if let LayerStep::Rewrite { to, .. } = step {
+            // The slot is not used: what will be written has another digest.
+            if step.restores(&layer.descriptor)
+                && matches!(writer.ask_layer(layer).await?, LayerAnswer::Held)
+            {
+                self.progress
+                    .event(&Event::LayerHeld { digest, size_bytes });
+                return Ok(LayerOutcome {
+                    moved: None,
+                    written: Some(Rewritten::Kept),
+                });
+            }
             self.progress
                 .event(&Event::LayerStarted { digest, size_bytes });
             let stream = self.open(layer).await?;
@@ -361,7 +381,7 @@ impl Job<'_> {
             self.progress.event(&Event::LayerFinished { digest });
             return Ok(LayerOutcome {
                 moved: Some(written),
-                written: Some(written),
+                written: Some(Rewritten::As(written)),
             });
         }
         match writer.ask_layer(layer).await? {
