@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The `gantry` command: arguments in, one library call, exit status out.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the verbs that use these follow one by one")]
 
 mod args;
 mod commands;
