@@ -11,6 +11,10 @@
 //!
 //! [registry.repository."team/*"]
 //! faces = ["composefs"]
+//!
+//! # Kept and served as pushed, without a tree and without looking inside.
+//! [registry.repository."archive/*"]
+//! explode = false
 //! ```
 
 use std::collections::BTreeMap;
@@ -43,6 +47,8 @@ pub struct Config {
 pub struct RegistryConfig {
     /// The faces made of each pushed image; both if absent.
     pub faces: Option<Vec<Face>>,
+    /// Whether pushed images are verified and unpacked; they are if absent.
+    pub explode: Option<bool>,
     /// Per repository, by name or by a prefix that ends in `/*`.
     pub repository: BTreeMap<String, RepositoryConfig>,
 }
@@ -53,6 +59,8 @@ pub struct RegistryConfig {
 pub struct RepositoryConfig {
     /// The faces made of each image pushed here.
     pub faces: Option<Vec<Face>>,
+    /// Whether images pushed here are verified and unpacked.
+    pub explode: Option<bool>,
 }
 
 /// A view of an image's tree that a store can make.

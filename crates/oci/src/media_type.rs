@@ -102,6 +102,19 @@ impl MediaType {
         matches!(self, Self::OciIndex | Self::DockerManifestList)
     }
 
+    /// Whether this is a layer that its owner may not push: it may be missing
+    /// where its image is.
+    #[must_use]
+    pub fn is_non_distributable(&self) -> bool {
+        matches!(
+            self,
+            Self::OciForeignLayer
+                | Self::OciForeignLayerGzip
+                | Self::OciForeignLayerZstd
+                | Self::DockerForeignLayer
+        )
+    }
+
     /// Whether this is a configuration of a runnable image.
     #[must_use]
     pub fn is_image_config(&self) -> bool {

@@ -29,5 +29,5 @@ mod serve;
 mod state;
 mod upload;
 
-pub use pipeline::FaceRules;
+pub use pipeline::{Rules, Treatment};
 pub use serve::{Registry, ServeError, ServeOptions, Tls, serve};

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::blobs::read_capped;
 use crate::errors::{ApiError, Code};
+use crate::pipeline::Treatment;
 use crate::respond::Answer;
 use crate::routes::{ManifestName, Query};
 use crate::serve::Registry;
@@ -179,10 +180,16 @@ fn check_members(
             Err(error) => Err(ApiError::io("look at a blob", &error)),
         }
     };
+    let keep = registry.pipeline.treatment(repository) == Treatment::Keep;
     match manifest.document() {
         Document::Manifest(document) => {
             for blob in std::iter::once(&document.config).chain(&document.layers) {
-                if !registry.state.has(repository, Member::Blob, &blob.digest) {
+                let present = registry.state.has(repository, Member::Blob, &blob.digest);
+                // Its licence may keep it from being pushed; without it there is nothing to unpack.
+                if !present && keep && blob.media_type.is_non_distributable() {
+                    continue;
+                }
+                if !present {
                     return Err(missing("blob", &blob.digest));
                 }
                 check_size(blob)?;

@@ -36,39 +36,49 @@ use crate::state::{Member, State};
 /// Layers of one image unpacked at once: each already uses about two cores.
 const LAYERS_AT_ONCE: usize = 2;
 
-/// Which faces the images of a repository get.
-#[derive(Debug, Clone)]
-pub struct FaceRules {
-    /// Where nothing else is said.
-    pub default: Faces,
-    /// By repository, or by a prefix that ends in `/*`; the longest match counts.
-    pub repositories: BTreeMap<String, Faces>,
+/// What becomes of the images of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// Verified and unpacked, with these faces in the shared tree; refused if that fails.
+    Explode(Faces),
+    /// Kept and served as pushed: only digests and sizes are checked, and there is no tree.
+    Keep,
 }
 
-impl Default for FaceRules {
+/// Which treatment the images of a repository get.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Where nothing else is said.
+    pub default: Treatment,
+    /// By repository, or by a prefix that ends in `/*`; the longest match counts.
+    pub repositories: BTreeMap<String, Treatment>,
+}
+
+impl Default for Rules {
     fn default() -> Self {
         Self {
-            default: Faces::BOTH,
+            default: Treatment::Explode(Faces::BOTH),
             repositories: BTreeMap::new(),
         }
     }
 }
 
-impl FaceRules {
-    /// The faces for a repository.
+impl Rules {
+    /// The treatment for a repository.
     #[must_use]
-    pub fn of(&self, repository: &Repository) -> Faces {
+    pub fn of(&self, repository: &Repository) -> Treatment {
         let name = repository.as_str();
-        if let Some(faces) = self.repositories.get(name) {
-            return *faces;
+        if let Some(treatment) = self.repositories.get(name) {
+            return *treatment;
         }
-        let matching = self.repositories.iter().filter_map(|(pattern, faces)| {
+        let matching = self.repositories.iter().filter_map(|(pattern, treatment)| {
             let prefix = pattern.strip_suffix('*')?;
-            (prefix.ends_with('/') && name.starts_with(prefix)).then_some((prefix.len(), *faces))
+            (prefix.ends_with('/') && name.starts_with(prefix))
+                .then_some((prefix.len(), *treatment))
         });
         matching
             .max_by_key(|(length, _)| *length)
-            .map_or(self.default, |(_, faces)| faces)
+            .map_or(self.default, |(_, treatment)| treatment)
     }
 }
 
@@ -76,7 +86,7 @@ impl FaceRules {
 #[derive(Debug)]
 pub struct Pipeline {
     store: Store,
-    faces: FaceRules,
+    rules: Rules,
     limits: Limits,
 }
 
@@ -94,12 +104,17 @@ fn of_store(doing: &str) -> impl Fn(StoreError) -> ApiError + '_ {
 
 impl Pipeline {
     /// A pipeline into `store`.
-    pub fn new(store: Store, faces: FaceRules, limits: Limits) -> Self {
+    pub fn new(store: Store, rules: Rules, limits: Limits) -> Self {
         Self {
             store,
-            faces,
+            rules,
             limits,
         }
+    }
+
+    /// What becomes of the images of a repository.
+    pub fn treatment(&self, repository: &Repository) -> Treatment {
+        self.rules.of(repository)
     }
 
     /// Accepts a document that was checked against its repository, and moves the tag.
@@ -116,13 +131,14 @@ impl Pipeline {
         if let Some(tag) = tag {
             self.check_collision(state, repository, tag)?;
         }
-        match manifest.document() {
-            Document::Manifest(document) if document.is_image() => {
+        let treatment = self.rules.of(repository);
+        match (manifest.document(), treatment) {
+            (Document::Manifest(document), Treatment::Explode(faces)) if document.is_image() => {
                 let names: Vec<ImageName> = tag
                     .map(|tag| own_name(repository, tag))
                     .into_iter()
                     .collect();
-                let (ingest, config) = self.explode(state, repository, document)?;
+                let (ingest, config) = self.explode(state, repository, document, faces)?;
                 self.admit(state, repository, manifest)?;
                 let commit = CommitImage {
                     manifest,
@@ -138,7 +154,7 @@ impl Pipeline {
                 }
                 self.forget_artifact_tag(repository, tag)
             }
-            Document::Index(index) if self.has_images(index) => {
+            (Document::Index(index), Treatment::Explode(_)) if self.has_images(index) => {
                 let names: Vec<ImageName> = tag
                     .map(|tag| own_name(repository, tag))
                     .into_iter()
@@ -164,7 +180,7 @@ impl Pipeline {
                 }
                 self.forget_artifact_tag(repository, tag)
             }
-            Document::Manifest(_) | Document::Index(_) => {
+            _ => {
                 self.admit(state, repository, manifest)?;
                 tag.map_or(Ok(()), |tag| {
                     self.tag_artifact(repository, tag, manifest.digest())
@@ -267,6 +283,7 @@ impl Pipeline {
         state: &State,
         repository: &Repository,
         manifest: &Manifest,
+        faces: Faces,
     ) -> Result<(Ingest, Vec<u8>), ApiError> {
         let config_bytes = self.read_config(state, repository, manifest)?;
         let config = ImageConfig::parse(&config_bytes, manifest.layers.len(), &self.limits)
@@ -286,12 +303,9 @@ impl Pipeline {
             }
             layers.push((blob, *diff_id));
         }
-        let options = IngestOptions {
-            faces: self.faces.of(repository),
-        };
         let ingest = self
             .store
-            .begin(options)
+            .begin(IngestOptions { faces })
             .map_err(of_store("unpack the image"))?;
         self.unpack_all(state, repository, &ingest, &layers)?;
         Ok((ingest, config_bytes))
@@ -508,25 +522,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_pattern_decides_the_faces() {
-        let rules = FaceRules {
-            default: Faces::BOTH,
+    fn the_longest_pattern_decides_the_treatment() {
+        let rules = Rules {
+            default: Treatment::Explode(Faces::BOTH),
             repositories: [
-                ("team/*".to_owned(), Faces::COMPOSEFS),
-                ("team/web/*".to_owned(), Faces::HARDLINK),
-                ("team/web/app".to_owned(), Faces::BOTH),
-                ("te*".to_owned(), Faces::HARDLINK),
+                ("team/*".to_owned(), Treatment::Explode(Faces::COMPOSEFS)),
+                ("team/web/*".to_owned(), Treatment::Keep),
+                ("team/web/app".to_owned(), Treatment::Explode(Faces::BOTH)),
+                ("te*".to_owned(), Treatment::Keep),
             ]
             .into(),
         };
-        for (name, faces) in [
-            ("team/db", Faces::COMPOSEFS),
-            ("team/web/other", Faces::HARDLINK),
-            ("team/web/app", Faces::BOTH),
-            ("team", Faces::BOTH),
-            ("test", Faces::BOTH),
+        for (name, treatment) in [
+            ("team/db", Treatment::Explode(Faces::COMPOSEFS)),
+            ("team/web/other", Treatment::Keep),
+            ("team/web/app", Treatment::Explode(Faces::BOTH)),
+            ("team", Treatment::Explode(Faces::BOTH)),
+            ("test", Treatment::Explode(Faces::BOTH)),
         ] {
-            assert_eq!(rules.of(&name.parse().unwrap()), faces, "{name}");
+            assert_eq!(rules.of(&name.parse().unwrap()), treatment, "{name}");
         }
     }
 }

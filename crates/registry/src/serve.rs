@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-use crate::pipeline::{FaceRules, Pipeline};
+use crate::pipeline::{Pipeline, Rules};
 use crate::routes;
 use crate::state::State;
 use crate::upload::Uploads;
@@ -35,12 +35,12 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's directories cannot be made in the store's.
-    pub fn new(store: Store, faces: FaceRules, limits: Limits) -> io::Result<Self> {
+    pub fn new(store: Store, rules: Rules, limits: Limits) -> io::Result<Self> {
         let state = State::new(store.path())?;
         let uploads = Uploads::new(&state, limits)?;
         Ok(Self {
             uploads,
-            pipeline: Pipeline::new(store, faces, limits),
+            pipeline: Pipeline::new(store, rules, limits),
             state,
             limits,
         })

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gantry_oci::{Kind, Limits};
-use gantry_registry::{FaceRules, Registry, ServeOptions, Tls};
+use gantry_registry::{Registry, Rules, ServeOptions, Tls, Treatment};
 use gantry_store::{CreateOptions, Faces, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,12 +47,11 @@ impl Serve {
         };
         let store = Store::open_or_create(&context.root, &options)?;
         let limits = Limits::DEFAULT;
-        let registry = Registry::new(store, face_rules(&context.config.registry), limits).map_err(
-            |error| {
+        let registry =
+            Registry::new(store, rules(&context.config.registry), limits).map_err(|error| {
                 Failure::from(error)
                     .context(format!("open the registry in {}", context.root.display()))
-            },
-        )?;
+            })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -115,12 +114,27 @@ fn faces(list: &[Face]) -> Faces {
     }
 }
 
-fn face_rules(config: &RegistryConfig) -> FaceRules {
+fn treatment(explode: Option<bool>, list: Option<&[Face]>, otherwise: Treatment) -> Treatment {
+    match (explode, list, otherwise) {
+        (Some(false), ..) | (None, None, Treatment::Keep) => Treatment::Keep,
+        (_, Some(list), _) => Treatment::Explode(faces(list)),
+        (_, None, Treatment::Explode(faces)) => Treatment::Explode(faces),
+        (Some(true), None, Treatment::Keep) => Treatment::Explode(Faces::BOTH),
+    }
+}
+
+fn rules(config: &RegistryConfig) -> Rules {
+    let default = treatment(
+        config.explode,
+        config.faces.as_deref(),
+        Treatment::Explode(Faces::BOTH),
+    );
     let own = |(name, rule): (&String, &crate::config::RepositoryConfig)| {
-        Some((name.clone(), faces(rule.faces.as_deref()?)))
+        let own = treatment(rule.explode, rule.faces.as_deref(), default);
+        (name.clone(), own)
     };
-    FaceRules {
-        default: config.faces.as_deref().map_or(Faces::BOTH, faces),
-        repositories: config.repository.iter().filter_map(own).collect(),
+    Rules {
+        default,
+        repositories: config.repository.iter().map(own).collect(),
     }
 }
