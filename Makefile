@@ -8,10 +8,10 @@ PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mo
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help setup build test lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help setup build test conformance lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing need (Debian 12 or 13)
 	@bash scripts/setup $(PACKAGES)
@@ -41,6 +41,10 @@ test: setup lint docs ## everything that a change must pass; ends with the tests
 	@mkdir -p target && rm -f target/skips
 	GANTRY_SKIPS=$(CURDIR)/target/skips cargo test --workspace --locked
 	@if [ -s target/skips ]; then echo "skipped:"; sed 's/^/  /' target/skips; else echo "nothing was skipped"; fi
+
+conformance: setup ## the distribution specification's own suite against our registry (needs Go and its module proxy)
+	cargo build --locked -p gantry
+	cargo xtask conformance
 
 demo: build fixtures ## push an image and run it on a second host that pulls nothing (root)
 	cargo xtask demo

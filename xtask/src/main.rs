@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod conformance;
 mod demo;
 mod fixtures;
 
@@ -19,6 +20,8 @@ use clap::Parser;
 enum Args {
     /// Measures our programs beside other people's.
     Bench(bench::Args),
+    /// Runs the distribution specification's conformance suite against our registry.
+    Conformance(conformance::Args),
     /// Pushes an image and runs it on a second host that pulls nothing.
     Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
@@ -28,6 +31,7 @@ enum Args {
 fn main() -> ExitCode {
     let result = match Args::parse() {
         Args::Bench(args) => bench::run(&args),
+        Args::Conformance(args) => conformance::run(&args),
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
     };
