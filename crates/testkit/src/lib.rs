@@ -3,7 +3,7 @@
 //!
 //! - [`scratch`]: a temporary directory on a stock ext4, whatever the machine's own file system does;
 //! - [`tree`]: what a directory tree holds, and how two of them differ;
-//! - [`image`]: small OCI layouts from a few lines of text, well formed or hostile;
+//! - [`image`] and [`tar`]: small images from a few lines, well formed or hostile;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
@@ -15,5 +15,6 @@ pub mod fixtures;
 pub mod image;
 pub mod scratch;
 pub mod skip;
+pub mod tar;
 pub mod tool;
 pub mod tree;
