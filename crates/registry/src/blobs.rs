@@ -6,6 +6,7 @@
 //! from another repository", "Deleting Blobs".
 
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -19,7 +20,7 @@ use crate::respond::Answer;
 use crate::routes::Query;
 use crate::serve::Registry;
 use crate::state::Member;
-use crate::upload::UploadId;
+use crate::upload::{self, Slot, UploadId};
 
 /// Bytes read from a blob at once when it is sent.
 const SEND_BYTES: usize = 256 << 10;
@@ -121,31 +122,30 @@ fn parse_range(text: &str, size: u64) -> Range {
     }
 }
 
-/// Sends part of a file, read on the blocking pool a piece ahead of the network.
+/// Sends part of a file, read on the blocking pool piece by piece: a client that does not take what it asked for holds
+/// one piece, not a thread.
 fn file_body(mut file: std::fs::File, first: u64, count: u64) -> Result<Body, ApiError> {
     if first > 0 {
         file.seek(SeekFrom::Start(first))
             .map_err(|error| ApiError::io("read the blob", &error))?;
     }
-    let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(4);
-    tokio::task::spawn_blocking(move || {
-        let mut left = count;
-        while left > 0 {
-            let size = usize::try_from(left).map_or(SEND_BYTES, |left| left.min(SEND_BYTES));
-            let mut buffer = vec![0; size];
-            let piece = file.read_exact(&mut buffer).map(|()| Bytes::from(buffer));
-            let failed = piece.is_err();
-            // The receiver is gone when the client is.
-            if sender.blocking_send(piece).is_err() || failed {
-                return;
-            }
-            left -= size as u64;
+    let pieces = futures_util::stream::try_unfold((file, count), |(file, left)| async move {
+        if left == 0 {
+            return Ok(None);
         }
-    });
-    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
+        let read = tokio::task::spawn_blocking(move || read_piece(file, left)).await;
+        let (file, piece) = read.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+        let left = left - piece.len() as u64;
+        Ok::<_, std::io::Error>(Some((piece, (file, left))))
     });
     Ok(Body::from_stream(pieces))
+}
+
+fn read_piece(mut file: std::fs::File, left: u64) -> std::io::Result<(std::fs::File, Bytes)> {
+    let size = usize::try_from(left).map_or(SEND_BYTES, |left| left.min(SEND_BYTES));
+    let mut buffer = vec![0; size];
+    file.read_exact(&mut buffer)?;
+    Ok((file, Bytes::from(buffer)))
 }
 
 /// `DELETE` of a blob.
@@ -208,20 +208,26 @@ pub async fn start(
     registry: &Registry,
     repository: &Repository,
     query: &Query,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     if let Some(mounted) = mount(registry, repository, query)? {
         return Ok(mounted);
     }
     let digest = digest_parameter(query)?;
-    let id = registry
-        .uploads
-        .start()
-        .map_err(|error| ApiError::io("start an upload", &error))?;
-    match digest {
-        Some(digest) => finish_with(registry, repository, &id, &digest, body).await,
-        None => Ok(accepted(repository, &id, 0)),
+    let id = registry.uploads.start()?;
+    let Some(digest) = digest else {
+        return Ok(accepted(repository, &id, 0));
+    };
+    let finished = write(registry, repository, &id, headers, body, Some(&digest)).await;
+    if finished.is_err() {
+        // The client was not told its name, so nobody can go on with it.
+        if let Some(slot) = registry.uploads.find(&id) {
+            let mut upload = slot.lock(registry.clients.idle).await?;
+            registry.uploads.discard(&id, &mut upload);
+        }
     }
+    finished
 }
 
 /// A blob of another repository, if the request asks for one that is there.
@@ -247,32 +253,17 @@ fn mount(
     created(registry, repository, &digest).map(Some)
 }
 
-fn upload_unknown() -> ApiError {
-    ApiError::new(
-        Code::BlobUploadUnknown,
-        "there is no such upload; start it again",
-    )
-}
-
-async fn find(
-    registry: &Registry,
-    id: &UploadId,
-) -> Result<std::sync::Arc<tokio::sync::Mutex<crate::upload::Upload>>, ApiError> {
-    registry
-        .uploads
-        .find(id)
-        .map_err(|error| ApiError::io("open the upload", &error))?
-        .ok_or_else(upload_unknown)
+fn find(registry: &Registry, id: &UploadId) -> Result<std::sync::Arc<Slot>, ApiError> {
+    registry.uploads.find(id).ok_or_else(upload::unknown)
 }
 
 /// `GET` of an upload: how far it is.
-pub async fn status(
+pub fn status(
     registry: &Registry,
     repository: &Repository,
     id: &UploadId,
 ) -> Result<Response, ApiError> {
-    let upload = find(registry, id).await?;
-    let size = upload.lock().await.size_bytes();
+    let size = find(registry, id)?.size_bytes();
     Ok(Answer::new(StatusCode::NO_CONTENT)
         .header(header::LOCATION, upload_location(repository, id))
         .header(header::RANGE, format!("0-{}", size.saturating_sub(1)))
@@ -291,48 +282,71 @@ pub async fn patch(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let upload = find(registry, id).await?;
-    let mut upload = upload.lock().await;
-    check_content_range(headers, upload.size_bytes(), repository, id)?;
-    upload
-        .append(body.into_data_stream(), registry.uploads.limits())
-        .await?;
-    Ok(accepted(repository, id, upload.size_bytes()))
+    write(registry, repository, id, headers, body, None).await
 }
 
-/// Refuses a chunk that does not begin where the upload ends.
-fn check_content_range(
-    headers: &HeaderMap,
-    size: u64,
-    repository: &Repository,
-    id: &UploadId,
-) -> Result<(), ApiError> {
-    let Some(text) = headers
-        .get(header::CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok())
-    else {
-        return Ok(());
+/// Where a chunk says that it belongs: its first and its last byte.
+fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, ApiError> {
+    let Some(value) = headers.get(header::CONTENT_RANGE) else {
+        return Ok(None);
     };
+    let text = value.to_str().unwrap_or_default();
     let range = text
         .trim_start_matches("bytes ")
         .trim_start_matches("bytes=");
     let range = range.split_once('/').map_or(range, |(range, _)| range);
-    let parsed = range.split_once('-').and_then(|(first, last)| {
-        Some((
-            first.trim().parse::<u64>().ok()?,
-            last.trim().parse::<u64>().ok()?,
-        ))
+    let ends = range.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some((first, last))
     });
-    match parsed {
-        Some((first, last)) if first == size && last >= first => Ok(()),
-        _ => Err(ApiError::new(
+    match ends {
+        Some(ends) => Ok(Some(ends)),
+        None => Err(ApiError::new(
             Code::BlobUploadInvalid,
-            format!(
-                "chunk {text:.40} does not follow the {size} bytes of upload {} to {repository}",
-                id.as_str()
-            ),
+            format!("{text:.40} is no range of bytes"),
         )
         .with_status(StatusCode::RANGE_NOT_SATISFIABLE)),
+    }
+}
+
+/// Takes a request's bytes to the end of an upload, and ends that if there is a digest.
+async fn write(
+    registry: &Registry,
+    repository: &Repository,
+    id: &UploadId,
+    headers: &HeaderMap,
+    body: Body,
+    digest: Option<&Digest>,
+) -> Result<Response, ApiError> {
+    let slot = find(registry, id)?;
+    let mut upload = slot.lock(registry.clients.idle).await?;
+    let before = upload.size_bytes();
+    let range = content_range(headers)?;
+    if let Some((first, last)) = range.filter(|(first, _)| *first != before) {
+        return Err(ApiError::new(
+            Code::BlobUploadInvalid,
+            format!("bytes {first} to {last} do not follow the {before} bytes that have arrived"),
+        )
+        .with_status(StatusCode::RANGE_NOT_SATISFIABLE));
+    }
+    let uploads = &registry.uploads;
+    uploads
+        .append(id, &slot, &mut upload, body.into_data_stream())
+        .await?;
+    let count = upload.size_bytes() - before;
+    if range.is_some_and(|(first, last)| last - first != count.wrapping_sub(1)) {
+        upload.cut(&slot, before)?;
+        return Err(ApiError::new(
+            Code::SizeInvalid,
+            format!("the chunk has {count} bytes, which its range contradicts"),
+        ));
+    }
+    match digest {
+        None => Ok(accepted(repository, id, upload.size_bytes())),
+        Some(digest) => tokio::task::block_in_place(|| {
+            uploads.finish(id, &mut upload, digest, &registry.state)?;
+            created(registry, repository, digest)
+        }),
     }
 }
 
@@ -351,45 +365,37 @@ pub async fn finish(
             "the request to end an upload names no digest",
         )
     })?;
-    let upload = find(registry, id).await?;
-    let size = upload.lock().await.size_bytes();
-    check_content_range(headers, size, repository, id)?;
-    drop(upload);
-    finish_with(registry, repository, id, &digest, body).await
-}
-
-async fn finish_with(
-    registry: &Registry,
-    repository: &Repository,
-    id: &UploadId,
-    digest: &Digest,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let upload = find(registry, id).await?;
-    let mut upload = upload.lock().await;
-    upload
-        .append(body.into_data_stream(), registry.uploads.limits())
-        .await?;
-    let result = upload.finish(digest, &registry.state);
-    registry.uploads.forget(id);
-    result?;
-    let answer = created(registry, repository, digest)?;
-    Ok(answer)
+    write(registry, repository, id, headers, body, Some(&digest)).await
 }
 
 /// `DELETE` of an upload: gives up.
 pub async fn cancel(registry: &Registry, id: &UploadId) -> Result<Response, ApiError> {
-    let upload = find(registry, id).await?;
-    upload.lock().await.discard();
-    registry.uploads.forget(id);
+    let slot = find(registry, id)?;
+    let mut upload = slot.lock(registry.clients.idle).await?;
+    registry.uploads.discard(id, &mut upload);
     Ok(Answer::new(StatusCode::NO_CONTENT).done())
 }
 
 /// Reads a body up to a cap.
-pub async fn read_capped(body: Body, limit: u64, what: &str) -> Result<Bytes, ApiError> {
+pub async fn read_capped(
+    body: Body,
+    limit: u64,
+    idle: Duration,
+    what: &str,
+) -> Result<Bytes, ApiError> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
+    let silent = |_| {
+        ApiError::new(
+            Code::ManifestInvalid,
+            format!("the {what} stopped arriving"),
+        )
+        .with_status(StatusCode::REQUEST_TIMEOUT)
+    };
+    while let Some(chunk) = tokio::time::timeout(idle, stream.next())
+        .await
+        .map_err(silent)?
+    {
         let chunk = chunk.map_err(|_| {
             ApiError::new(
                 Code::ManifestInvalid,

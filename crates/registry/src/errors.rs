@@ -11,8 +11,11 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use gantry_oci::Kind;
-use http::{StatusCode, header};
+use gantry_store::{IngestError, StoreError};
+use http::StatusCode;
 use serde::Serialize;
+
+use crate::respond::Answer as Reply;
 
 /// A code of the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,11 @@ impl ApiError {
         }
     }
 
+    /// Whether the cause is a full disk of ours.
+    pub fn is_no_space(&self) -> bool {
+        self.status == StatusCode::INSUFFICIENT_STORAGE
+    }
+
     fn of(code: Code, doing: &str, error: &dyn std::error::Error) -> Self {
         Self {
             internal: Some(chain(error)),
@@ -139,6 +147,26 @@ impl ApiError {
         answer.message = format!("the registry has no space left to {doing}");
         answer.status = StatusCode::INSUFFICIENT_STORAGE;
         answer
+    }
+
+    /// A failure to bring an image into the store: the image's fault, or this registry's.
+    pub fn of_ingest(doing: &str, error: &IngestError) -> Self {
+        match error {
+            IngestError::Store(inner) => Self::of_store(doing, inner),
+            IngestError::Write { source, .. } => Self::io(doing, source),
+            _ => Self::of_image(error.kind(), doing, error),
+        }
+    }
+
+    /// A failure of the store: never the client's fault, so it reads no more than what was being done.
+    pub fn of_store(doing: &str, error: &StoreError) -> Self {
+        match error.kind() {
+            Kind::NoSpace => Self::no_space(doing, error),
+            kind @ (Kind::Busy | Kind::Unavailable | Kind::Cancelled) => {
+                Self::of_image(kind, doing, error)
+            }
+            _ => Self::internal(doing, error),
+        }
     }
 
     /// A failure to accept an image, by its kind: what lies in the image is told to
@@ -207,12 +235,6 @@ impl IntoResponse for ApiError {
             detail: None,
         };
         let body = serde_json::to_vec(&Answer { errors: [entry] }).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/json"),
-        );
-        response
+        Reply::new(self.status).body("application/json", body.len() as u64, Body::from(body))
     }
 }

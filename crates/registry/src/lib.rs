@@ -30,4 +30,4 @@ mod state;
 mod upload;
 
 pub use pipeline::{Rules, Treatment};
-pub use serve::{Registry, ServeError, ServeOptions, Tls, serve};
+pub use serve::{ClientLimits, Registry, ServeError, ServeOptions, Tls, serve};

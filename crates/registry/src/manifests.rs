@@ -100,11 +100,14 @@ pub async fn put(
     content_type: Option<String>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let bytes = read_capped(body, registry.limits.manifest_bytes, "manifest").await?;
+    let (limit, idle) = (registry.limits.manifest_bytes, registry.clients.idle);
+    let bytes = read_capped(body, limit, idle, "manifest").await?;
+    let turn = registry.explosions.clone().acquire_owned().await;
     let registry = Arc::clone(registry);
     let (repository, name) = (repository.clone(), name.clone());
     // Unpacking belongs on the blocking pool; the request goes on to its end even if the client leaves.
     let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         accept(&registry, &repository, &name, bytes, content_type)
     });
     work.await

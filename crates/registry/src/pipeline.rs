@@ -21,9 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gantry_image::ManifestBytes;
 use gantry_image::select::choose_platform;
+use gantry_layer::compress::{self, Decoder};
 use gantry_oci::{
-    Descriptor, DiffId, Document, ImageConfig, Limits, Manifest, ManifestDigest, Platform,
-    Repository, Tag,
+    Descriptor, DiffId, Digest, Digester, Document, ImageConfig, Limits, Manifest, ManifestDigest,
+    Platform, Repository, Tag,
 };
 use gantry_store::{
     BlobForm, Claim, CommitImage, Faces, ImageName, Ingest, IngestError, IngestOptions, Pointer,
@@ -31,7 +32,7 @@ use gantry_store::{
 };
 
 use crate::errors::{ApiError, Code};
-use crate::state::{Member, State};
+use crate::state::{self, Member, State};
 
 /// Layers of one image unpacked at once: each already uses about two cores.
 const LAYERS_AT_ONCE: usize = 2;
@@ -99,7 +100,7 @@ fn own_name(repository: &Repository, tag: &Tag) -> ImageName {
 }
 
 fn of_store(doing: &str) -> impl Fn(StoreError) -> ApiError + '_ {
-    move |error| ApiError::of_image(error.kind(), doing, &error)
+    move |error| ApiError::of_store(doing, &error)
 }
 
 impl Pipeline {
@@ -145,12 +146,9 @@ impl Pipeline {
                     config: &config,
                     names: &names,
                 };
-                let publish = |error: IngestError| {
-                    ApiError::of_image(error.kind(), "publish the image", &error)
-                };
-                if let Err(error) = ingest.commit_image(&commit).map_err(publish) {
+                if let Err(error) = ingest.commit_image(&commit) {
                     self.withdraw(state, repository, manifest);
-                    return Err(error);
+                    return Err(ApiError::of_ingest("publish the image", &error));
                 }
                 self.forget_artifact_tag(repository, tag)
             }
@@ -164,19 +162,13 @@ impl Pipeline {
                     .ok()
                     .map(|choice| ManifestDigest::from_digest(choice.descriptor.digest))
                     .filter(|digest| matches!(self.store.image(digest), Ok(Some(_))));
-                let publish = |error: IngestError| {
-                    ApiError::of_image(error.kind(), "publish the index", &error)
-                };
                 let ingest = self
                     .store
                     .begin(IngestOptions::default())
                     .map_err(of_store("publish the index"))?;
-                if let Err(error) = ingest
-                    .commit_index(manifest, chosen, &names)
-                    .map_err(publish)
-                {
+                if let Err(error) = ingest.commit_index(manifest, chosen, &names) {
                     self.withdraw(state, repository, manifest);
-                    return Err(error);
+                    return Err(ApiError::of_ingest("publish the index", &error));
                 }
                 self.forget_artifact_tag(repository, tag)
             }
@@ -361,7 +353,7 @@ impl Pipeline {
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), ApiError> {
             while let Some((blob, diff_id)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                unpack(state, repository, ingest, blob, *diff_id)?;
+                unpack(state, repository, ingest, blob, *diff_id, &self.limits)?;
             }
             Ok(())
         };
@@ -384,7 +376,7 @@ impl Pipeline {
         self.store
             .path()
             .join("registry/tags")
-            .join(repository.as_str().replace('/', "%2F"))
+            .join(state::file_name(repository))
     }
 
     fn tag_artifact(
@@ -497,24 +489,64 @@ fn unpack(
     ingest: &Ingest,
     blob: &Descriptor,
     diff_id: DiffId,
+    limits: &Limits,
 ) -> Result<(), ApiError> {
-    let refuse = |error: IngestError| ApiError::of_image(error.kind(), "refuse the image", &error);
-    let Claim::Wanted(claim) = ingest.claim(diff_id).map_err(refuse)? else {
-        return Ok(());
-    };
-    let file = state
-        .open(repository, Member::Blob, &blob.digest)
-        .map_err(|error| ApiError::io("open a layer", &error))?
-        .ok_or_else(|| {
+    let refuse = |error: IngestError| ApiError::of_ingest("refuse the image", &error);
+    let open = || {
+        let failed = |error: io::Error| ApiError::io("open a layer", &error);
+        let file = state.open(repository, Member::Blob, &blob.digest);
+        file.map_err(failed)?.ok_or_else(|| {
             ApiError::new(
                 Code::ManifestBlobUnknown,
                 format!("layer {} left repository {repository}", blob.digest),
             )
-        })?;
-    claim
-        .unpack(file, BlobForm::AsDescribed(blob))
-        .map(drop)
-        .map_err(refuse)
+        })
+    };
+    match ingest.claim(diff_id).map_err(refuse)? {
+        Claim::Held if state.diff_id_of(&blob.digest) == Some(diff_id) => return Ok(()),
+        Claim::Held => check_diff_id(open()?, blob, diff_id, limits)?,
+        Claim::Wanted(claim) => {
+            claim
+                .unpack(open()?, BlobForm::AsDescribed(blob))
+                .map_err(refuse)?;
+        }
+    }
+    state.note_diff_id(&blob.digest, &diff_id);
+    Ok(())
+}
+
+/// Holds a blob to the diffID that the configuration states. The store has a layer of that diffID already, so nothing
+/// else would read the blob: an image would be accepted whose blobs are something else than what it runs here.
+fn check_diff_id(
+    file: File,
+    blob: &Descriptor,
+    diff_id: DiffId,
+    limits: &Limits,
+) -> Result<(), ApiError> {
+    use io::BufRead as _;
+    let refuse = |why: String| {
+        let message = format!("refuse the image: layer {}: {why}", blob.digest);
+        ApiError::new(Code::ManifestInvalid, message)
+    };
+    let digest = || -> io::Result<Digest> {
+        let mut file = io::BufReader::with_capacity(1 << 18, file);
+        let compression = compress::detect(file.fill_buf()?);
+        let mut tar = Decoder::new(file, compression, *limits)?;
+        let mut digester = Digester::new(diff_id.digest().algorithm());
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match io::Read::read(&mut tar, &mut buffer)? {
+                0 => return Ok(digester.finish()),
+                count => digester.update(&buffer[..count]),
+            }
+        }
+    };
+    match digest() {
+        Ok(found) if found == *diff_id.digest() => Ok(()),
+        Ok(found) => Err(refuse(format!("its diffID is {found}, not {diff_id}"))),
+        Err(error) if error.raw_os_error().is_some() => Err(ApiError::io("read a layer", &error)),
+        Err(error) => Err(refuse(error.to_string())),
+    }
 }
 
 #[cfg(test)]

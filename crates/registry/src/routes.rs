@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State as AxumState;
 use axum::response::{IntoResponse, Response};
 use gantry_oci::{Digest, ManifestDigest, Repository, Tag};
 use http::{Method, Request, StatusCode, header};
@@ -161,14 +160,11 @@ fn manifest_name(text: &str) -> Result<ManifestName, ApiError> {
 }
 
 /// Answers every request.
-pub async fn handle(
-    AxumState(registry): AxumState<Arc<Registry>>,
-    request: Request<Body>,
-) -> Response {
+pub async fn handle(registry: &Arc<Registry>, request: Request<Body>) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let started = std::time::Instant::now();
-    let response = route(&registry, request)
+    let response = route(registry, request)
         .await
         .unwrap_or_else(IntoResponse::into_response);
     tracing::info!(
@@ -202,8 +198,10 @@ async fn route(registry: &Arc<Registry>, request: Request<Body>) -> Result<Respo
             blobs::get(registry, &name, &digest, &parts.method, headers)
         }
         (Target::Blob(name, digest), "DELETE") => blobs::delete(registry, &name, &digest),
-        (Target::Uploads(name), "POST") => blobs::start(registry, &name, &query, body).await,
-        (Target::Upload(name, id), _) if read => blobs::status(registry, &name, &id).await,
+        (Target::Uploads(name), "POST") => {
+            blobs::start(registry, &name, &query, headers, body).await
+        }
+        (Target::Upload(name, id), _) if read => blobs::status(registry, &name, &id),
         (Target::Upload(name, id), "PATCH") => {
             blobs::patch(registry, &name, &id, headers, body).await
         }

@@ -1,25 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Listening, with or without TLS, until told to stop.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use gantry_oci::{Kind, Limits};
 use gantry_store::Store;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::server::TlsStream;
 
 use crate::pipeline::{Pipeline, Rules};
 use crate::routes;
 use crate::state::State;
 use crate::upload::Uploads;
+
+/// What clients may ask of this process, whatever they push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections at once; more wait to be accepted.
+    pub connections: usize,
+    /// How long a client may be silent in the middle of a request, or not take what it asked for.
+    pub idle: Duration,
+    /// Uploads that have begun and not ended.
+    pub uploads: usize,
+    /// Images unpacked at once; each uses about two cores and 100 MiB.
+    pub explosions: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            idle: Duration::from_secs(60),
+            uploads: 10_000,
+            explosions: 4,
+        }
+    }
+}
 
 /// Everything that answering requests needs.
 #[derive(Debug)]
@@ -28,6 +60,8 @@ pub struct Registry {
     pub(crate) uploads: Uploads,
     pub(crate) pipeline: Pipeline,
     pub(crate) limits: Limits,
+    pub(crate) clients: ClientLimits,
+    pub(crate) explosions: Arc<Semaphore>,
 }
 
 impl Registry {
@@ -37,13 +71,26 @@ impl Registry {
     /// The registry's directories cannot be made in the store's.
     pub fn new(store: Store, rules: Rules, limits: Limits) -> io::Result<Self> {
         let state = State::new(store.path())?;
-        let uploads = Uploads::new(&state, limits)?;
+        let clients = ClientLimits::default();
         Ok(Self {
-            uploads,
+            uploads: Uploads::new(&state, limits, clients)?,
             pipeline: Pipeline::new(store, rules, limits),
             state,
             limits,
+            clients,
+            explosions: Arc::new(Semaphore::new(clients.explosions)),
         })
+    }
+
+    /// The same with other bounds on clients.
+    #[must_use]
+    pub fn with_clients(self, clients: ClientLimits) -> Self {
+        Self {
+            uploads: self.uploads.with_clients(clients),
+            explosions: Arc::new(Semaphore::new(clients.explosions)),
+            clients,
+            ..self
+        }
     }
 }
 
@@ -133,28 +180,103 @@ pub async fn serve(
     let listen = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     ready(listener.local_addr().map_err(listen)?).map_err(ServeError::Serve)?;
-    let app = axum::Router::new()
-        .fallback(routes::handle)
-        .with_state(registry);
-    match tls {
-        None => {
-            let listener = axum::serve::ListenerExt::tap_io(listener, |stream: &mut TcpStream| {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!("set TCP_NODELAY: {error}");
-                }
-            });
-            axum::serve(listener, app)
-                .with_graceful_shutdown(stop)
-                .await
-        }
-        Some(acceptor) => {
-            let listener = TlsListener::start(listener, acceptor);
-            axum::serve(listener, app)
-                .with_graceful_shutdown(stop)
-                .await
+    let server = Arc::new(Server { registry, tls });
+    let connections = Arc::new(Semaphore::new(server.registry.clients.connections));
+    let (stopping, stopped) = watch::channel(());
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut stop => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (server, stopped) = (Arc::clone(&server), stopped.clone());
+                tokio::spawn(async move {
+                    server.connection(stream, peer, stopped).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors, or the client is gone already.
+            Err(error) => {
+                tracing::warn!("accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
-    .map_err(ServeError::Serve)
+    drop(listener);
+    drop(stopped);
+    stopping.send(()).ok();
+    // Every connection holds a receiver until it has ended.
+    stopping.closed().await;
+    Ok(())
+}
+
+/// How long to wait before accepting again where that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Server {
+    registry: Arc<Registry>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Server {
+    /// One connection to its end. A client that stalls in its handshake, in a head, in a body or in taking an answer
+    /// holds nobody else up, and is let go after a while.
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, stopped: watch::Receiver<()>) {
+        if let Err(error) = self.tune(&stream) {
+            tracing::debug!(%peer, "tune the connection: {error}");
+        }
+        let Some(acceptor) = &self.tls else {
+            return self.requests(stream, peer, stopped).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.requests(stream, peer, stopped).await,
+            Ok(Err(error)) => tracing::info!(%peer, "TLS handshake: {error}"),
+            Err(_) => tracing::info!(%peer, "TLS handshake took too long"),
+        }
+    }
+
+    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        // Also ends a connection whose client keeps its window shut.
+        let idle_ms = u32::try_from(self.registry.clients.idle.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(stream, idle_ms)?;
+        Ok(())
+    }
+
+    async fn requests(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        peer: SocketAddr,
+        mut stopped: watch::Receiver<()>,
+    ) {
+        let service = service_fn(|request: http::Request<hyper::body::Incoming>| async {
+            let request = request.map(Body::new);
+            Ok::<_, Infallible>(routes::handle(&self.registry, request).await)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.registry.clients.idle)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            // Also if the sender is gone.
+            _ = stopped.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, "connection: {error}");
+        }
+    }
 }
 
 fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ServeError> {
@@ -172,58 +294,4 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, ServeError> {
         .with_single_cert(chain, key)
         .map_err(|error| failed(error.to_string()))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Handshakes run beside each other, so that a client that stalls in its own
-/// holds nobody up.
-struct TlsListener {
-    ready: tokio::sync::mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: io::Result<SocketAddr>,
-}
-
-const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-
-impl TlsListener {
-    fn start(listener: TcpListener, acceptor: TlsAcceptor) -> Self {
-        let (sender, ready) = tokio::sync::mpsc::channel(64);
-        let address = listener.local_addr();
-        tokio::spawn(async move {
-            while !sender.is_closed() {
-                let Ok((stream, peer)) = listener.accept().await else {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    continue;
-                };
-                let (acceptor, sender) = (acceptor.clone(), sender.clone());
-                tokio::spawn(async move {
-                    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                        // The receiver is gone when the server stops.
-                        Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                        Ok(Err(error)) => tracing::info!(%peer, "TLS handshake: {error}"),
-                        Err(_) => tracing::info!(%peer, "TLS handshake took too long"),
-                    }
-                });
-            }
-        });
-        Self { ready, address }
-    }
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            // The accepting task ends with this listener only.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        match &self.address {
-            Ok(address) => Ok(*address),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        }
-    }
 }

@@ -4,10 +4,11 @@
 //! ```text
 //! <root>/blobs/<alg>/<2 hex>/<hex>                         blobs as they were pushed
 //! <root>/registry/uploads/<uuid>                           unfinished uploads
-//! <root>/registry/repos/<repository, / as %2F>/
+//! <root>/registry/repos/<repository, / as +>/
 //!     blobs/<alg>:<hex>                                    empty: the blob may be read here
 //!     manifests/<alg>:<hex>                                the media type: so may the manifest
 //!     referrers/<alg>:<hex of subject>/<alg>:<hex>         a descriptor: that manifest speaks of the subject
+//! <root>/registry/unpacked/<alg>:<hex>                     a diffID: what that blob was found to unpack to
 //! ```
 //!
 //! Blobs are shared by all repositories; a repository sees those that it has a
@@ -21,7 +22,15 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use gantry_oci::{Digest, Repository};
+use gantry_oci::{DiffId, Digest, Repository};
+
+/// Stands for `/` in a repository's name. No name has it, and it is as short, so that the longest name is a file name.
+const SLASH: char = '+';
+
+/// A repository as one file name.
+pub fn file_name(repository: &Repository) -> String {
+    repository.as_str().replace('/', &SLASH.to_string())
+}
 
 /// The files below one root.
 #[derive(Debug, Clone)]
@@ -78,9 +87,7 @@ impl State {
     }
 
     fn repo(&self, repository: &Repository) -> PathBuf {
-        self.root
-            .join("registry/repos")
-            .join(repository.as_str().replace('/', "%2F"))
+        self.root.join("registry/repos").join(file_name(repository))
     }
 
     fn marker(&self, repository: &Repository, member: Member, digest: &Digest) -> PathBuf {
@@ -104,7 +111,7 @@ impl State {
             let name = entry?.file_name();
             all.extend(
                 name.to_str()
-                    .and_then(|name| name.replace("%2F", "/").parse().ok()),
+                    .and_then(|name| name.replace(SLASH, "/").parse().ok()),
             );
         }
         all.sort();
@@ -191,18 +198,42 @@ impl State {
         write_durably(&path, bytes)
     }
 
-    /// Moves a finished upload, already synced, under its digest.
+    /// Moves a finished upload, already synced, under its digest. Bytes that lie there are replaced: these are known
+    /// to be right.
     ///
     /// # Errors
     /// The rename fails.
     pub fn adopt(&self, upload: &Path, digest: &Digest) -> io::Result<()> {
         let path = self.blob_path(digest);
-        if path.is_file() {
-            return std::fs::remove_file(upload);
-        }
         make_parent(&path)?;
         std::fs::rename(upload, &path)?;
         sync_parent(&path)
+    }
+
+    fn unpacked_path(&self, blob: &Digest) -> PathBuf {
+        self.root.join("registry/unpacked").join(blob.to_string())
+    }
+
+    /// What a blob was found to unpack to.
+    pub fn diff_id_of(&self, blob: &Digest) -> Option<DiffId> {
+        let text = std::fs::read_to_string(self.unpacked_path(blob)).ok()?;
+        text.parse().ok()
+    }
+
+    /// Notes what a blob was found to unpack to. A note that is lost costs another look at the blob.
+    pub fn note_diff_id(&self, blob: &Digest, diff_id: &DiffId) {
+        let path = self.unpacked_path(blob);
+        let note = || -> io::Result<()> {
+            make_parent(&path)?;
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            let mut file = tempfile::NamedTempFile::new_in(parent)?;
+            file.write_all(diff_id.to_string().as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        if let Err(error) = note() {
+            tracing::warn!("note what {blob} unpacks to: {error}");
+        }
     }
 
     /// Notes that a manifest speaks of `subject`.
