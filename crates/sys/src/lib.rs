@@ -16,6 +16,8 @@
 //! | [`xattr`] | extended attributes by directory descriptor and name |
 //! | [`probe`] | what this kernel can do, as one value |
 //! | [`proc`] | the few facts read from `/proc` |
+//! | [`signal`] | signals as something to read; signals to a pidfd |
+//! | [`socket`] | messages and descriptors between our processes |
 //!
 //! Every failure is a [`SysError`]: the call, its arguments, the errno. Nothing here decides policy
 //! or falls back silently: planners read [`probe::KernelFeatures`] and choose.
@@ -29,6 +31,8 @@ pub mod publish;
 pub mod reflink;
 pub mod root;
 pub mod rootfs;
+pub mod signal;
+pub mod socket;
 pub mod verity;
 pub mod xattr;
 

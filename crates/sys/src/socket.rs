@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Unix sockets that carry messages and descriptors between our processes.
+
+use crate::error::{Context, Result, SysError, describe_fd};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The most descriptors that one message carries here.
+pub const FDS_MAX: usize = 8;
+
+/// Makes a connected pair that keeps messages apart.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn message_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .call("socketpair", || "AF_UNIX, SOCK_SEQPACKET".to_owned())
+}
+
+/// Sends one message with descriptors; both arrive together.
+///
+/// # Errors
+/// The kernel's refusal; `EPIPE` when the other end is gone (no signal is raised).
+pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let socket = socket.as_fd();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let action = || format!("{}, {} bytes", describe_fd(socket), message.len());
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(SysError::new("sendmsg", action(), Errno::TOOBIG));
+    }
+    let parts = [IoSlice::new(message)];
+    rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)
+        .call("sendmsg", action)?;
+    Ok(())
+}
+
+/// Receives one message into `buffer`: its length and the descriptors that came with it.
+///
+/// A length of zero is the end: nobody here sends empty messages.
+///
+/// # Errors
+/// The kernel's refusal; `EAGAIN` when `nonblocking` and nothing is there; `EMSGSIZE` for a message
+/// that does not fit.
+pub fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    nonblocking: bool,
+) -> Result<(usize, Vec<OwnedFd>)> {
+    let socket = socket.as_fd();
+    let action = || describe_fd(socket);
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    if nonblocking {
+        flags |= RecvFlags::DONTWAIT;
+    }
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut parts, &mut control, flags)
+    })
+    .call("recvmsg", action)?;
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(SysError::new("recvmsg", action(), Errno::MSGSIZE));
+    }
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    Ok((received.bytes, fds))
+}
+
+/// Listens on the path, which must not exist; for one connection that is accepted without waiting.
+///
+/// # Errors
+/// The kernel's refusal; `ENAMETOOLONG` for a path of more than 107 bytes.
+pub fn listen(path: &Path) -> Result<OwnedFd> {
+    let action = || format!("{path:?}");
+    let address = SocketAddrUnix::new(path).call("bind", action)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
+    rustix::net::bind(&socket, &address).call("bind", action)?;
+    rustix::net::listen(&socket, 1).call("listen", action)?;
+    Ok(socket)
+}
+
+/// Accepts a connection of [`listen`]'s socket; the connection blocks.
+///
+/// # Errors
+/// The kernel's refusal; `EAGAIN` when nobody has connected.
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {
+    let listener = listener.as_fd();
+    rustix::net::accept_with(listener, SocketFlags::CLOEXEC).call("accept4", || describe_fd(listener))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn message_and_descriptor_arrive_together() {
+        let (left, right) = message_pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        send(&left, b"take this", &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let mut buffer = [0; 64];
+        let (length, mut fds) = receive(&right, &mut buffer, false).unwrap();
+        assert_eq!(&buffer[..length], b"take this");
+        std::fs::File::from(fds.pop().unwrap())
+            .write_all(b"through")
+            .unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), fds.len()), ("through", 0));
+        assert!(receive(&right, &mut buffer, true).unwrap_err().is(Errno::AGAIN));
+        drop(left);
+        assert_eq!(receive(&right, &mut buffer, false).unwrap().0, 0);
+    }
+
+    #[test]
+    fn message_that_does_not_fit_is_an_error() {
+        let (left, right) = message_pair().unwrap();
+        send(&left, &[1; 100], &[]).unwrap();
+        let error = receive(&right, &mut [0; 10], false).unwrap_err();
+        assert!(error.is(Errno::MSGSIZE));
+    }
+}
