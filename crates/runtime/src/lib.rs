@@ -8,10 +8,19 @@
 //! | [`spec`] | the runtime document: pure, reproducible, explained |
 //! | [`identity`] | users and groups against the rootfs, strictly |
 //! | [`capability`] | capability sets |
+//! | [`driver`] | OCI runtimes, through their command lines |
+//! | [`prepare`], [`volume`] | what a mounted rootfs tells, what it lacks, what volumes begin with |
+//! | [`supervise`] | what the command and the monitor say to each other |
+//! | [`container`] | containers on disk |
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod container;
+pub mod driver;
 pub mod host;
 pub mod identity;
 pub mod options;
+pub mod prepare;
 pub mod spec;
+pub mod supervise;
+pub mod volume;

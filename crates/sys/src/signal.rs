@@ -123,7 +123,10 @@ mod tests {
     #[test]
     fn signal_reaches_a_child_by_its_descriptor() {
         use std::os::unix::process::ExitStatusExt as _;
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         send(&fd, 15).unwrap();

@@ -67,10 +67,9 @@ pub fn receive(
         flags |= RecvFlags::DONTWAIT;
     }
     let mut parts = [IoSliceMut::new(buffer)];
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut parts, &mut control, flags)
-    })
-    .call("recvmsg", action)?;
+    let received =
+        rustix::io::retry_on_intr(|| rustix::net::recvmsg(socket, &mut parts, &mut control, flags))
+            .call("recvmsg", action)?;
     if received
         .flags
         .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
@@ -96,9 +95,8 @@ pub fn listen(path: &Path) -> Result<OwnedFd> {
     let action = || format!("{path:?}");
     let address = SocketAddrUnix::new(path).call("bind", action)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
     rustix::net::bind(&socket, &address).call("bind", action)?;
     rustix::net::listen(&socket, 1).call("listen", action)?;
     Ok(socket)
@@ -110,7 +108,8 @@ pub fn listen(path: &Path) -> Result<OwnedFd> {
 /// The kernel's refusal; `EAGAIN` when nobody has connected.
 pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {
     let listener = listener.as_fd();
-    rustix::net::accept_with(listener, SocketFlags::CLOEXEC).call("accept4", || describe_fd(listener))
+    rustix::net::accept_with(listener, SocketFlags::CLOEXEC)
+        .call("accept4", || describe_fd(listener))
 }
 
 #[cfg(test)]
@@ -133,7 +132,11 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), fds.len()), ("through", 0));
-        assert!(receive(&right, &mut buffer, true).unwrap_err().is(Errno::AGAIN));
+        assert!(
+            receive(&right, &mut buffer, true)
+                .unwrap_err()
+                .is(Errno::AGAIN)
+        );
         drop(left);
         assert_eq!(receive(&right, &mut buffer, false).unwrap().0, 0);
     }

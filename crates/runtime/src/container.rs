@@ -1,0 +1,701 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Containers on disk: where their files lie, what is written about them, and how one tells whether
+//! they still run.
+//!
+//! ```text
+//! RUNROOT/containers/ID/         0700, in memory: the bundle
+//!   lock                         held (OFD) as long as somebody is responsible for the container
+//!   plan.json                    what the monitor was told
+//!   config.json, rootfs/         the OCI bundle; rootfs is mounted in the monitor's namespace only
+//!   pid, oci/, runtime.log       the OCI runtime's
+//!   process.json                 the program's process, once it runs
+//! ROOT/containers/ID/            on disk, for what must outlive the program
+//!   log, upper/, work/, volumes/
+//! RUNROOT/containers/names/NAME  symlink to ID: the reservation of a name
+//! record.json, exit.json         in the directory on disk if there is one, else in the one in memory
+//! ```
+//!
+//! ```text
+//!            lock held, no process.json   lock held        lock free
+//! record ──► Starting ──────────────────► Running ──────┐
+//!                 └──────────────────────────┴──────────┼─► exit.json? Exited : Lost
+//! ```
+//!
+//! Nobody writes a status: it is derived, so a killed monitor or a power cut cannot leave a wrong one.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gantry_oci::Kind;
+use gantry_sys::lock::{LockMode, OfdLock};
+use gantry_sys::root::RootDir;
+use gantry_sys::{Errno, SysError};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::options::ContainerName;
+use crate::supervise::Exit;
+
+const CONTAINERS: &str = "containers";
+const NAMES: &str = "names";
+const LOCK: &str = "lock";
+const RECORD: &str = "record.json";
+const PROCESS: &str = "process.json";
+const EXIT: &str = "exit.json";
+/// The most that is read of any of these files.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+const PRIVATE_DIR: Mode = Mode::RWXU;
+const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
+
+/// Why a container's files cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// The name belongs to another container.
+    #[error("name container {name}: the name is in use by container {holder}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The first digits of the other's id.
+        holder: String,
+    },
+    /// Nothing of that name or id.
+    #[error("find container {wanted:?}: there is none")]
+    Unknown {
+        /// As given.
+        wanted: String,
+    },
+    /// Several ids begin so.
+    #[error("find container {wanted:?}: several ids begin so")]
+    Ambiguous {
+        /// As given.
+        wanted: String,
+    },
+    /// The container runs.
+    #[error("remove container {id}: it runs")]
+    Running {
+        /// The first digits of its id.
+        id: String,
+    },
+    /// A file that is not what was written.
+    #[error("read {path}: it is damaged")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The kernel refused.
+    #[error("{action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("{action}")]
+    Sys {
+        /// What was being done.
+        action: String,
+        /// Why it failed.
+        #[source]
+        source: SysError,
+    },
+}
+
+impl ContainerError {
+    /// What an edge branches on.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NameTaken { .. } => Kind::AlreadyExists,
+            Self::Unknown { .. } => Kind::NotFound,
+            Self::Ambiguous { .. } => Kind::InvalidInput,
+            Self::Running { .. } => Kind::Busy,
+            Self::Damaged { .. } => Kind::Corrupt,
+            Self::Io { source, .. } => Kind::of_io(source),
+            Self::Sys { source, .. } => Kind::of_io(&source.source),
+        }
+    }
+}
+
+type Result<T, E = ContainerError> = std::result::Result<T, E>;
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContainerError {
+    let path = path.to_owned();
+    move |source| ContainerError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+fn sys_error(action: impl Into<String>) -> impl FnOnce(SysError) -> ContainerError {
+    let action = action.into();
+    move |source| ContainerError::Sys { action, source }
+}
+
+/// What is written about a container when it is made, and never changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerRecord {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, if it has one.
+    pub name: Option<ContainerName>,
+    /// The image as it was asked for.
+    pub image: String,
+    /// The image's manifest.
+    pub digest: String,
+    /// The program with its arguments, as asked for; empty for the image's own.
+    pub command: Vec<String>,
+    /// When it was made: seconds since 1970.
+    pub created_unix_s: u64,
+    /// Removed once it has ended.
+    pub remove: bool,
+    /// The signal that asks the program to end.
+    pub stop_signal: u8,
+    /// How long `stop` waits before it kills, in seconds.
+    pub stop_timeout_s: u64,
+}
+
+/// A process, so that another one of the same number is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessRecord {
+    /// As the host numbers it.
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    /// Seconds since 1970.
+    pub started_unix_s: u64,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitRecord {
+    /// By itself or by a signal.
+    pub exit: Exit,
+    /// Seconds since 1970.
+    pub ended_unix_s: u64,
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Somebody is making it.
+    Starting,
+    /// Its program runs.
+    Running(ProcessRecord),
+    /// Its program has ended.
+    Exited(ExitRecord),
+    /// Its monitor was killed, or the machine went down: nobody knows how it ended.
+    Lost,
+}
+
+/// Where containers lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Containers {
+    root: PathBuf,
+    runroot: PathBuf,
+}
+
+/// One container's places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// In memory.
+    pub state_dir: PathBuf,
+    /// On disk, if it has any.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Home {
+    /// Where its records lie.
+    fn records(&self) -> &Path {
+        self.data_dir.as_deref().unwrap_or(&self.state_dir)
+    }
+
+    /// Writes how the program ended.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn put_exit(&self, record: &ExitRecord) -> Result<()> {
+        write_json(self.records(), EXIT, record)
+    }
+
+    /// Writes which process the program is.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn put_process(&self, record: &ProcessRecord) -> Result<()> {
+        write_json(&self.state_dir, PROCESS, record)
+    }
+
+    /// The file that holds the container's output.
+    #[must_use]
+    pub fn log(&self) -> Option<PathBuf> {
+        self.data_dir.as_ref().map(|dir| dir.join("log"))
+    }
+
+    /// Deletes both directories, and the reservation of the name.
+    ///
+    /// # Errors
+    /// The kernel's first refusal; the rest is still tried.
+    pub fn remove(&self, name_link: Option<&Path>) -> Result<()> {
+        let mut outcome = Ok(());
+        // The record goes last: what is half removed can still be seen and removed.
+        let dirs = [Some(&self.state_dir), self.data_dir.as_ref()];
+        for dir in dirs.into_iter().flatten() {
+            outcome = outcome.and(remove_dir(dir));
+        }
+        if let Some(link) = name_link {
+            outcome = outcome.and(match fs::remove_file(link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(io_error("remove", link)(error))
+                }
+                _ => Ok(()),
+            });
+        }
+        outcome
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Ok(());
+    };
+    let action = || format!("remove {}", dir.display());
+    match RootDir::open_trusted(parent) {
+        Ok(parent) => parent
+            .remove_all(name.as_encoded_bytes())
+            .map(drop)
+            .map_err(sys_error(action())),
+        Err(error) if error.is(Errno::NOENT) => Ok(()),
+        Err(error) => Err(sys_error(action())(error)),
+    }
+}
+
+/// A container that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// What was written about it.
+    pub record: ContainerRecord,
+    /// Its places.
+    pub home: Home,
+}
+
+/// A container that was made; the lock is held as long as the value, or whoever got its descriptor, lives.
+#[derive(Debug)]
+pub struct NewContainer {
+    /// Its places.
+    pub home: Home,
+    /// The reservation of its name.
+    pub name_link: Option<PathBuf>,
+    /// The lock.
+    pub lock: OfdLock,
+}
+
+impl Containers {
+    /// Names the places; nothing is touched.
+    #[must_use]
+    pub fn new(root: &Path, runroot: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            runroot: runroot.to_owned(),
+        }
+    }
+
+    /// Where a container of this id would lie.
+    #[must_use]
+    pub fn home(&self, id: &str, on_disk: bool) -> Home {
+        Home {
+            state_dir: self.runroot.join(CONTAINERS).join(id),
+            data_dir: on_disk.then(|| self.root.join(CONTAINERS).join(id)),
+        }
+    }
+
+    fn names(&self) -> PathBuf {
+        self.runroot.join(CONTAINERS).join(NAMES)
+    }
+
+    /// Makes a container's directories, reserves its name, and writes its record.
+    ///
+    /// # Errors
+    /// [`ContainerError::NameTaken`]; the kernel's refusal. Nothing is left behind.
+    pub fn create(&self, record: &ContainerRecord, on_disk: bool) -> Result<NewContainer> {
+        let home = self.home(&record.id, on_disk);
+        for dir in [Some(&home.state_dir), home.data_dir.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            make_private_dirs(dir)?;
+        }
+        let made = self.fill(&home, record);
+        if made.is_err() {
+            // The first failure is the one to tell.
+            home.remove(None).ok();
+        }
+        made
+    }
+
+    fn fill(&self, home: &Home, record: &ContainerRecord) -> Result<NewContainer> {
+        let path = home.state_dir.join(LOCK);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, PRIVATE_FILE)
+            .map_err(|errno| io_error("create", &path)(errno.into()))?;
+        let lock = OfdLock::lock(file, LockMode::Exclusive)
+            .map_err(sys_error(format!("lock {}", path.display())))?;
+        write_json(home.records(), RECORD, record)?;
+        let name_link = match &record.name {
+            Some(name) => Some(self.reserve(name, &record.id)?),
+            None => None,
+        };
+        Ok(NewContainer {
+            home: home.clone(),
+            name_link,
+            lock,
+        })
+    }
+
+    fn reserve(&self, name: &ContainerName, id: &str) -> Result<PathBuf> {
+        let names = self.names();
+        make_private_dirs(&names)?;
+        let link = names.join(name.as_str());
+        for _ in 0..2 {
+            match std::os::unix::fs::symlink(id, &link) {
+                Ok(()) => return Ok(link),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_error("reserve", &link)(error)),
+            }
+            let holder = fs::read_link(&link)
+                .map(|target| target.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            match self.load(&holder)? {
+                // Its monitor was killed before it could clean up, or the machine went down.
+                None => remove_stale(&link)?,
+                Some(found) if found.record.remove && found.status()? == Status::Lost => {
+                    found.home.remove(Some(&link))?;
+                }
+                Some(_) => {
+                    return Err(ContainerError::NameTaken {
+                        name: name.to_string(),
+                        holder: holder.chars().take(12).collect(),
+                    });
+                }
+            }
+        }
+        Err(ContainerError::NameTaken {
+            name: name.to_string(),
+            holder: "another".to_owned(),
+        })
+    }
+
+    /// Reads a container's record; `None` if there is no such id.
+    ///
+    /// # Errors
+    /// A damaged record, the kernel's refusal.
+    pub fn load(&self, id: &str) -> Result<Option<Container>> {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        for on_disk in [true, false] {
+            let home = self.home(id, on_disk);
+            if let Some(record) = read_json(&home.records().join(RECORD))? {
+                return Ok(Some(Container { record, home }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lists all containers, the newest first.
+    ///
+    /// # Errors
+    /// A damaged record, the kernel's refusal.
+    pub fn list(&self) -> Result<Vec<Container>> {
+        let mut ids = std::collections::BTreeSet::new();
+        for base in [&self.root, &self.runroot] {
+            let dir = base.join(CONTAINERS);
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(io_error("list", &dir))?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(io_error("list", &dir))?;
+                ids.extend(entry.file_name().into_string().ok());
+            }
+        }
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(self.load(&id)?);
+        }
+        found.sort_by(|a, b| {
+            let key = |c: &Container| (c.record.created_unix_s, c.record.id.clone());
+            key(b).cmp(&key(a))
+        });
+        Ok(found)
+    }
+
+    /// Finds a container by its name, its id, or the first digits of its id.
+    ///
+    /// # Errors
+    /// [`ContainerError::Unknown`], [`ContainerError::Ambiguous`], a damaged record.
+    pub fn find(&self, wanted: &str) -> Result<Container> {
+        if let Some(found) = self.load(wanted)? {
+            return Ok(found);
+        }
+        let all = self.list()?;
+        let named = |c: &&Container| c.record.name.as_ref().is_some_and(|n| n.as_str() == wanted);
+        if let Some(found) = all.iter().find(named) {
+            return Ok(found.clone());
+        }
+        let mut begins = all
+            .into_iter()
+            .filter(|container| !wanted.is_empty() && container.record.id.starts_with(wanted));
+        match (begins.next(), begins.next()) {
+            (Some(found), None) => Ok(found),
+            (Some(_), Some(_)) => Err(ContainerError::Ambiguous {
+                wanted: wanted.to_owned(),
+            }),
+            (None, _) => Err(ContainerError::Unknown {
+                wanted: wanted.to_owned(),
+            }),
+        }
+    }
+
+    /// Removes a container that does not run.
+    ///
+    /// # Errors
+    /// [`ContainerError::Running`]; the kernel's refusal.
+    pub fn remove(&self, container: &Container) -> Result<()> {
+        if container.is_held()? {
+            return Err(ContainerError::Running {
+                id: container.record.id.chars().take(12).collect(),
+            });
+        }
+        let link = container
+            .record
+            .name
+            .as_ref()
+            .map(|name| self.names().join(name.as_str()));
+        // The name may have been given away since a reboot emptied the reservations.
+        let ours = link.filter(|link| {
+            fs::read_link(link)
+                .is_ok_and(|target| target.as_os_str() == container.record.id.as_str())
+        });
+        container.home.remove(ours.as_deref())
+    }
+}
+
+impl Container {
+    /// Whether somebody is responsible for it.
+    fn is_held(&self) -> Result<bool> {
+        let path = self.home.state_dir.join(LOCK);
+        let file = match rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            other => other.map_err(|errno| io_error("open", &path)(errno.into()))?,
+        };
+        let outcome: std::result::Result<OfdLock, OwnedFd> =
+            OfdLock::try_lock(file, LockMode::Exclusive)
+                .map_err(sys_error(format!("look at lock {}", path.display())))?;
+        Ok(outcome.is_err())
+    }
+
+    /// What it is doing.
+    ///
+    /// # Errors
+    /// A damaged file, the kernel's refusal.
+    pub fn status(&self) -> Result<Status> {
+        let exit = || read_json::<ExitRecord>(&self.home.records().join(EXIT));
+        if let Some(exit) = exit()? {
+            return Ok(Status::Exited(exit));
+        }
+        if self.is_held()? {
+            let process = read_json(&self.home.state_dir.join(PROCESS))?;
+            return Ok(process.map_or(Status::Starting, Status::Running));
+        }
+        // It may have ended between the two looks.
+        Ok(exit()?.map_or(Status::Lost, Status::Exited))
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn remove_stale(link: &Path) -> Result<()> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", link)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory and its parents, closed to everybody else.
+fn make_private_dirs(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_DIR.as_raw_mode())
+        .create(dir)
+        .map_err(io_error("create directory", dir))
+}
+
+/// Writes a record by a rename; unsynced, as it means nothing after the machine went down.
+fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+    let path = dir.join(name);
+    let damaged = |source| ContainerError::Damaged {
+        path: path.clone(),
+        source,
+    };
+    let bytes = serde_json::to_vec(value).map_err(damaged)?;
+    let staged = dir.join(format!(".{name}"));
+    fs::write(&staged, bytes).map_err(io_error("write", &staged))?;
+    fs::rename(&staged, &path).map_err(io_error("write", &path))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    match fs::File::open(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        other => other.and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes)),
+    }
+    .map_err(io_error("read", path))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| ContainerError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: char, name: Option<&str>, remove: bool) -> ContainerRecord {
+        ContainerRecord {
+            id: id.to_string().repeat(64),
+            name: name.map(|name| name.parse().unwrap()),
+            image: "demo/app:latest".into(),
+            digest: "sha256:00".into(),
+            command: vec!["true".into()],
+            created_unix_s: 1,
+            remove,
+            stop_signal: 15,
+            stop_timeout_s: 10,
+        }
+    }
+
+    fn containers() -> (tempfile::TempDir, Containers) {
+        let dir = tempfile::tempdir().unwrap();
+        let containers = Containers::new(&dir.path().join("root"), &dir.path().join("run"));
+        (dir, containers)
+    }
+
+    #[test]
+    fn status_is_derived_from_lock_and_files() {
+        let (_dir, containers) = containers();
+        let new = containers.create(&record('a', None, false), true).unwrap();
+        let found = containers.find("aaa").unwrap();
+        assert_eq!(found.status().unwrap(), Status::Starting);
+        let process = ProcessRecord {
+            pid: 1,
+            start_time: 2,
+            started_unix_s: 3,
+        };
+        new.home.put_process(&process).unwrap();
+        assert_eq!(found.status().unwrap(), Status::Running(process));
+        assert_eq!(containers.remove(&found).unwrap_err().kind(), Kind::Busy);
+        let home = new.home.clone();
+        drop(new.lock);
+        assert_eq!(found.status().unwrap(), Status::Lost);
+        let exit = ExitRecord {
+            exit: Exit::Code(3),
+            ended_unix_s: 4,
+        };
+        home.put_exit(&exit).unwrap();
+        assert_eq!(found.status().unwrap(), Status::Exited(exit));
+        containers.remove(&found).unwrap();
+        assert!(containers.list().unwrap().is_empty());
+        assert_eq!(containers.find("aaa").unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn name_is_reserved_until_its_container_is_gone() {
+        let (_dir, containers) = containers();
+        let first = containers
+            .create(&record('a', Some("web"), true), false)
+            .unwrap();
+        let taken = containers
+            .create(&record('b', Some("web"), true), true)
+            .unwrap_err();
+        assert_eq!(
+            taken.to_string(),
+            "name container web: the name is in use by container aaaaaaaaaaaa"
+        );
+        assert_eq!(containers.list().unwrap().len(), 1, "nothing is left of b");
+        // The monitor is killed: whoever wants the name clears up behind it.
+        drop(first.lock);
+        let second = containers
+            .create(&record('b', Some("web"), true), true)
+            .unwrap();
+        assert_eq!(containers.find("web").unwrap().record.id, "b".repeat(64));
+        second.home.remove(second.name_link.as_deref()).unwrap();
+        assert!(containers.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn stopped_container_that_is_kept_keeps_its_name() {
+        let (_dir, containers) = containers();
+        let first = containers
+            .create(&record('a', Some("web"), false), true)
+            .unwrap();
+        drop(first.lock);
+        let taken = containers.create(&record('b', Some("web"), true), false);
+        assert_eq!(taken.unwrap_err().kind(), Kind::AlreadyExists);
+    }
+
+    #[test]
+    fn ids_are_found_by_their_beginning_if_there_is_one_such() {
+        let (_dir, containers) = containers();
+        let mut other = record('a', None, false);
+        other.id.replace_range(10.., &"b".repeat(54));
+        let _first = containers.create(&record('a', None, false), false).unwrap();
+        let _second = containers.create(&other, false).unwrap();
+        assert!(matches!(
+            containers.find("aaaa"),
+            Err(ContainerError::Ambiguous { .. })
+        ));
+        assert_eq!(
+            containers.find(&other.id[..11]).unwrap().record.id,
+            other.id
+        );
+        for wanted in ["", "..", "../..", "names", "c"] {
+            assert!(
+                matches!(containers.find(wanted), Err(ContainerError::Unknown { .. })),
+                "{wanted}"
+            );
+        }
+    }
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+//! OCI runtimes, through their command lines.
+//!
+//! A driver only *plans*: it answers command lines and what the host must look like for them. The
+//! monitor executes them. Nothing is linked, so a runtime of any language and version serves, and a
+//! crash of it is an exit status.
+//!
+//! `run --detach` is used rather than `create` and `start`: one process instead of two, and the
+//! container's process becomes the child of the monitor, which is a subreaper, in either case.
+//!
+//! # Source
+//! runtime-spec 1.2 "Operations"; the command lines of runc 1.1 and crun 1.8 and newer.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use gantry_oci::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Cgroups, HostFacts};
+use crate::options::RunOptions;
+use crate::spec::LimitSupport;
+
+/// A program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandLine {
+    /// Absolute.
+    pub program: PathBuf,
+    /// Without the program's own name.
+    pub args: Vec<String>,
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+    }
+}
+
+/// Where a container's files lie, as a runtime is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimePlaces {
+    /// The container's id.
+    pub id: String,
+    /// The bundle: `config.json` and the rootfs.
+    pub bundle: PathBuf,
+}
+
+impl RuntimePlaces {
+    /// Where the runtime keeps its own state: one directory a container, so that nothing is left
+    /// to collide or to leak once the container's directory is gone.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.bundle.join("oci")
+    }
+
+    /// Where the runtime writes the pid of the container's process.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        self.bundle.join("pid")
+    }
+
+    /// Where the runtime writes what went wrong, as lines of JSON.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.bundle.join("runtime.log")
+    }
+
+    /// Where the runtime hands over the terminal.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.bundle.join("console.sock")
+    }
+}
+
+/// A runtime that can be asked to run containers.
+pub trait OciRuntime: fmt::Debug + Send + Sync {
+    /// Its name, for people.
+    fn name(&self) -> &str;
+
+    /// Which limits it can set on such a host.
+    fn limits(&self, host: &HostFacts) -> LimitSupport;
+
+    /// Mount points that must be gone from the monitor's own mount namespace before it is called.
+    fn hidden_mounts(&self, host: &HostFacts) -> Vec<PathBuf>;
+
+    /// Starts the container of a bundle and returns once its process executes the program.
+    fn run(&self, places: &RuntimePlaces, host: &HostFacts, terminal: bool) -> CommandLine;
+
+    /// Removes what the runtime keeps of a container, killing it if it still runs.
+    fn delete(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine;
+}
+
+/// A runtime with the command line that runc introduced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuncLike {
+    program: PathBuf,
+    name: String,
+    flavour: Flavour,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flavour {
+    /// Reads control groups by itself; knows no hierarchy where both versions are mounted.
+    Crun,
+    /// runc, youki and whatever imitates them.
+    Other,
+}
+
+impl RuncLike {
+    /// Describes a program by its file name.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        let name = program
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let flavour = if name.starts_with("crun") {
+            Flavour::Crun
+        } else {
+            Flavour::Other
+        };
+        Self {
+            program,
+            name,
+            flavour,
+        }
+    }
+
+    fn command(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine {
+        let mut args = vec!["--root".to_owned(), text(&places.root())];
+        args.extend(["--log".to_owned(), text(&places.log())]);
+        args.extend(["--log-format", "json"].map(str::to_owned));
+        if self.flavour == Flavour::Crun && host.cgroups == Cgroups::None {
+            args.push("--cgroup-manager=disabled".to_owned());
+        }
+        CommandLine {
+            program: self.program.clone(),
+            args,
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+impl OciRuntime for RuncLike {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self, host: &HostFacts) -> LimitSupport {
+        let cgroups = &host.cgroups;
+        LimitSupport {
+            managed: *cgroups != Cgroups::None,
+            memory: cgroups.has("memory"),
+            swap: cgroups.has("memory") && cgroups.has_swap(),
+            cpu: cgroups.has("cpu"),
+            pids: cgroups.has("pids"),
+            // Version 2 has no controller for devices; programs of the kernel stand in.
+            devices: cgroups.has("devices") || matches!(cgroups, Cgroups::V2 { .. }),
+        }
+    }
+
+    fn hidden_mounts(&self, host: &HostFacts) -> Vec<PathBuf> {
+        match (&host.cgroups, self.flavour) {
+            // crun refuses a host that has both versions mounted; with version 1 alone in sight it
+            // sets every limit.
+            (Cgroups::V1 { hybrid: true, .. }, Flavour::Crun) => {
+                vec![PathBuf::from("/sys/fs/cgroup/unified")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn run(&self, places: &RuntimePlaces, host: &HostFacts, terminal: bool) -> CommandLine {
+        let mut command = self.command(places, host);
+        let args = &mut command.args;
+        args.extend(["run".to_owned(), "--detach".to_owned()]);
+        args.extend(["--bundle".to_owned(), text(&places.bundle)]);
+        args.extend(["--pid-file".to_owned(), text(&places.pid_file())]);
+        if terminal {
+            args.extend(["--console-socket".to_owned(), text(&places.console())]);
+        }
+        args.push(places.id.clone());
+        command
+    }
+
+    fn delete(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine {
+        let mut command = self.command(places, host);
+        command
+            .args
+            .extend(["delete".to_owned(), "--force".to_owned(), places.id.clone()]);
+        command
+    }
+}
+
+/// Why no runtime was chosen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindRuntimeError {
+    /// The one that was asked for is not there.
+    #[error("find OCI runtime {name:?}: no such program in {searched}")]
+    Unknown {
+        /// As given.
+        name: String,
+        /// Where it was looked for.
+        searched: String,
+    },
+    /// None at all.
+    #[error("find an OCI runtime: neither {tried} is in {searched}")]
+    None {
+        /// The names that were tried.
+        tried: String,
+        /// Where they were looked for.
+        searched: String,
+    },
+}
+
+impl FindRuntimeError {
+    /// Always `Unsupported`: the host lacks what is needed.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::Unsupported
+    }
+}
+
+/// Names that are tried, in this order, when none is asked for.
+pub const DEFAULT_RUNTIMES: [&str; 3] = ["crun", "runc", "youki"];
+
+/// Finds a runtime by name in the directories of `search`, or by a path with a slash in it.
+///
+/// # Errors
+/// Nothing is there.
+pub fn find_runtime(
+    name: Option<&str>,
+    search: &[PathBuf],
+) -> Result<Box<dyn OciRuntime>, FindRuntimeError> {
+    let candidates = match name {
+        Some(path) if path.contains('/') => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+            return if path.is_file() {
+                Ok(Box::new(RuncLike::new(path)))
+            } else {
+                Err(FindRuntimeError::Unknown {
+                    name: text(&path),
+                    searched: "that place".to_owned(),
+                })
+            };
+        }
+        Some(name) => vec![name],
+        None => DEFAULT_RUNTIMES.to_vec(),
+    };
+    let found = candidates
+        .iter()
+        .flat_map(|name| search.iter().map(move |dir| dir.join(name)))
+        .find(|path| path.is_file());
+    if let Some(path) = found {
+        return Ok(Box::new(RuncLike::new(path)));
+    }
+    let searched = search
+        .iter()
+        .map(|dir| text(dir))
+        .collect::<Vec<_>>()
+        .join(":");
+    Err(match name {
+        Some(name) => FindRuntimeError::Unknown {
+            name: name.to_owned(),
+            searched,
+        },
+        None => FindRuntimeError::None {
+            tried: DEFAULT_RUNTIMES.join(" nor "),
+            searched,
+        },
+    })
+}
+
+/// True when the options ask for a limit that needs control groups.
+#[must_use]
+pub fn asks_for_limits(options: &RunOptions) -> bool {
+    options.memory_max.is_some()
+        || options.cpus.is_some()
+        || options.pids_limit.is_some_and(|limit| limit > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::CapabilitySet;
+    use crate::host::Architecture;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn host(cgroups: Cgroups) -> HostFacts {
+        HostFacts {
+            capabilities: CapabilitySet::ALL,
+            cgroups,
+            rlimits_hard: BTreeMap::new(),
+            architecture: Architecture::X86_64,
+            thermal_cpus: 0,
+            ptrace_scope: 0,
+            selinux: false,
+            apparmor: false,
+            hostname: "h".into(),
+            resolv_conf: true,
+        }
+    }
+
+    fn hybrid() -> HostFacts {
+        host(Cgroups::V1 {
+            controllers: BTreeSet::from(["memory".into(), "pids".into(), "devices".into()]),
+            hybrid: true,
+            swap: false,
+        })
+    }
+
+    fn places() -> RuntimePlaces {
+        RuntimePlaces {
+            id: "c1".into(),
+            bundle: "/run/gantry/containers/c1".into(),
+        }
+    }
+
+    #[test]
+    fn command_lines_are_those_of_runc() {
+        let runc = RuncLike::new("/usr/sbin/runc".into());
+        assert_eq!(
+            runc.run(&places(), &hybrid(), true).to_string(),
+            "/usr/sbin/runc --root /run/gantry/containers/c1/oci --log /run/gantry/containers/c1/runtime.log \
+             --log-format json run --detach --bundle /run/gantry/containers/c1 \
+             --pid-file /run/gantry/containers/c1/pid --console-socket /run/gantry/containers/c1/console.sock c1"
+        );
+        assert_eq!(
+            runc.delete(&places(), &hybrid()).to_string(),
+            "/usr/sbin/runc --root /run/gantry/containers/c1/oci --log /run/gantry/containers/c1/runtime.log \
+             --log-format json delete --force c1"
+        );
+    }
+
+    #[test]
+    fn crun_sees_one_version_of_control_groups_or_none() {
+        let (crun, runc) = (
+            RuncLike::new("/usr/bin/crun".into()),
+            RuncLike::new("/usr/sbin/runc".into()),
+        );
+        let unified = [PathBuf::from("/sys/fs/cgroup/unified")];
+        assert_eq!(crun.hidden_mounts(&hybrid()), unified);
+        assert!(runc.hidden_mounts(&hybrid()).is_empty());
+        let none = host(Cgroups::None);
+        let line = crun.run(&places(), &none, false).to_string();
+        assert!(line.contains("--cgroup-manager=disabled"), "{line}");
+        assert!(!crun.limits(&none).managed);
+        assert!(crun.limits(&hybrid()).memory && !crun.limits(&hybrid()).cpu);
+    }
+
+    #[test]
+    fn runtime_is_found_by_name_or_path_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let search = [dir.path().to_owned()];
+        let error = find_runtime(None, &search).unwrap_err();
+        assert!(error.to_string().contains("crun nor runc"), "{error}");
+        std::fs::write(dir.path().join("runc"), "").unwrap();
+        assert_eq!(find_runtime(None, &search).unwrap().name(), "runc");
+        std::fs::write(dir.path().join("crun"), "").unwrap();
+        assert_eq!(find_runtime(None, &search).unwrap().name(), "crun");
+        assert_eq!(find_runtime(Some("runc"), &search).unwrap().name(), "runc");
+        assert!(find_runtime(Some("kata"), &search).is_err());
+        assert!(find_runtime(Some("/nowhere/crun"), &search).is_err());
+    }
+}
