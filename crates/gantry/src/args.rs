@@ -108,6 +108,20 @@ pub enum Command {
     Store(commands::store::StoreCommand),
     /// Give an image more names
     Tag(commands::image::tag::Tag),
+    /// Run a program in a container
+    Run(Box<commands::container::run::Run>),
+    /// List containers
+    Ps(commands::container::ps::Ps),
+    /// Remove containers
+    Rm(commands::container::rm::Rm),
+    /// Ask containers to end, and kill those that do not
+    Stop(commands::container::stop::Stop),
+    /// Send a signal to containers
+    Kill(commands::container::stop::Kill),
+    /// Wait until containers have ended, and print their exit statuses
+    Wait(commands::container::wait::Wait),
+    /// Print what a container has written
+    Logs(commands::container::logs::Logs),
     /// Print the version
     Version(commands::system::version::Version),
 }

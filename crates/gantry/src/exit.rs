@@ -80,6 +80,13 @@ impl Failure {
         self.status(status)
     }
 
+    /// Sets the exit status unless it has one.
+    #[must_use]
+    pub fn or_status(mut self, status: u8) -> Self {
+        self.status = self.status.or(Some(status));
+        self
+    }
+
     /// The reason.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -119,6 +126,7 @@ failure_from!(
     gantry_oci::ParseDigestError,
     gantry_oci::platform::ParsePlatformError,
     gantry_store::StoreError,
+    gantry_runtime::container::ContainerError,
     gantry_store::IngestError,
     gantry_image::EndpointError,
     gantry_image::unverified::VerifyManifestError,
@@ -126,6 +134,12 @@ failure_from!(
     gantry_transport::copy::CopyError,
     gantry_transport::registry::RegistryError,
 );
+
+impl From<gantry_sys::SysError> for Failure {
+    fn from(error: gantry_sys::SysError) -> Self {
+        Self::new(Kind::of_io(&error.source), error)
+    }
+}
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {

@@ -293,7 +293,7 @@ mod tests {
             .map(|(target, options)| json!({"destination": target, "options": options}))
             .collect();
         serde_json::from_value(json!({
-            "ociVersion": "1.2.0",
+            "ociVersion": "1.0.2",
             "process": {"args": args, "cwd": cwd, "env": ["PATH=/bin:/opt/bin"], "user": {"uid": 0, "gid": 0}},
             "mounts": mounts,
         }))

@@ -186,7 +186,9 @@ impl Store {
         &self.inner.limits
     }
 
-    pub(crate) fn features(&self) -> &KernelFeatures {
+    /// What the kernel can do, asked when the store was opened.
+    #[must_use]
+    pub fn features(&self) -> &KernelFeatures {
         self.inner.features.get_or_init(KernelFeatures::probe)
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One file for each verb, in a folder for each noun.
 
+pub mod container;
 pub mod image;
 pub mod registry;
 pub mod store;
@@ -28,6 +29,13 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Rmi(verb) => verb.run(context),
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
+        Command::Run(verb) => verb.run(context),
+        Command::Ps(verb) => verb.run(context),
+        Command::Rm(verb) => verb.run(context),
+        Command::Stop(verb) => verb.run(context),
+        Command::Kill(verb) => verb.run(context),
+        Command::Wait(verb) => verb.run(context),
+        Command::Logs(verb) => verb.run(context),
         Command::Version(verb) => verb.run(),
     }
 }

@@ -47,8 +47,10 @@ use crate::options::{
 };
 use profile::Defaults;
 
-/// The version of the specification that documents say they follow.
-pub const OCI_VERSION: &str = "1.2.0";
+/// The version of the specification that documents say they follow: the oldest that has all they use.
+/// Runtimes refuse versions that they do not know (Debian 12's crun every one but 1.0), and newer
+/// ones take older documents.
+pub const OCI_VERSION: &str = "1.0.2";
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

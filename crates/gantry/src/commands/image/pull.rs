@@ -14,6 +14,9 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{lookup, network, output, progress};
 
+/// How often to try again, unless told.
+const RETRIES: u32 = 3;
+
 /// Bring an image into the local store, verified and ready to run; prints its ID.
 ///
 /// The image is HOST/NAME:TAG or HOST/NAME@DIGEST of a registry, with or without docker:// in front; NAME alone is
@@ -27,7 +30,7 @@ pub struct Pull {
     #[arg(long, short)]
     quiet: bool,
     /// How often to try again what failed temporarily
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = RETRIES)]
     retry: u32,
     /// Print what would be done, and do nothing
     #[arg(long)]
@@ -44,8 +47,33 @@ pub struct Pull {
 }
 
 impl Pull {
-    /// Pulls.
+    /// Pulls, and prints the image's ID.
     pub fn run(self, context: &Context) -> Outcome {
+        if let Some(id) = self.bring(context)? {
+            output::line(id)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The verb without any option.
+    #[must_use]
+    pub fn plainly(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            quiet: false,
+            retry: RETRIES,
+            dry_run: false,
+            faces: FacesArgs::default(),
+            platform: PlatformArgs::default(),
+            side: PlainArgs::default(),
+        }
+    }
+
+    /// Pulls, and answers the image's ID; `None` if that was only planned.
+    ///
+    /// # Errors
+    /// The image is nowhere, or as the registry and the store say.
+    pub fn bring(&self, context: &Context) -> Result<Option<String>, Failure> {
         let mut side = self.side.clone().resolve()?;
         side.options.retry.attempts = self.retry;
         let places = places(&self.image, side.conf.unqualified_search())?;
@@ -54,7 +82,7 @@ impl Pull {
         let mut failures = Vec::new();
         for place in places {
             match self.from(place, &side, &options, context) {
-                Ok(()) => return Ok(ExitCode::SUCCESS),
+                Ok(id) => return Ok(id),
                 Err(failure) if elsewhere(failure.kind()) => failures.push(failure),
                 Err(failure) => return Err(failure),
             }
@@ -68,13 +96,14 @@ impl Pull {
         side: &Side,
         options: &CopyOptions,
         context: &Context,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let source = side.source(place.clone(), context)?;
         if self.dry_run {
             let planned = PlannedStore(format!("store {}", context.root.display()));
             let plan =
                 network::run(async { Ok(copy::plan(&*source, &planned, options, None).await?) })?;
-            return output::line(plan.to_string().trim_end());
+            output::line(plan.to_string().trim_end())?;
+            return Ok(None);
         }
         let store = Store::open_or_create(&context.root, &CreateOptions::default())?;
         let names = vec![name_in(&store, &place)?];
@@ -94,7 +123,7 @@ impl Pull {
                 format!("image {} is gone after its pull", report.digest),
             )
         })?;
-        output::line(facts.image_id.hex())
+        Ok(Some(facts.image_id.hex()))
     }
 }
 

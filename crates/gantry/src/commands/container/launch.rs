@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From an image and options to a monitor that runs.
+//!
+//! ```text
+//! plan ──► (printed by --dry-run) ──► directories, lock, name ──► monitor spawned ──► lease ──► Begin
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
+
+use gantry_oci::Kind;
+use gantry_runtime::container::{ContainerRecord, Containers, NewContainer, unix_seconds};
+use gantry_runtime::driver::{self, RuntimePlaces};
+use gantry_runtime::host::probe_host;
+use gantry_runtime::options::{ContainerName, RunOptions};
+use gantry_runtime::spec::{Explanation, Placement, generate};
+use gantry_runtime::supervise::{LogPlan, MonitorPlan, PLAN_FILE, Request, WindowSize, encode};
+use gantry_store::{FaceChoice, Owner, RootfsUpper, Store};
+use gantry_sys::socket;
+
+use super::find::FoundImage;
+use crate::context::Context;
+use crate::exit::Failure;
+
+const MONITOR: &str = "gantry-monitor";
+const STOP_TIMEOUT_S: u64 = 10;
+const LOG_FILE_MAX_BYTES: u64 = 64 << 20;
+const LOG_OLDER_FILES: u32 = 2;
+
+/// What `run` asks beside the container's own options.
+#[derive(Debug, Clone)]
+pub struct LaunchOptions {
+    /// As the operator spelled it.
+    pub image: String,
+    /// The container's name.
+    pub name: Option<ContainerName>,
+    /// Leave nothing behind.
+    pub remove: bool,
+    /// Nobody is attached.
+    pub detached: bool,
+    /// The OCI runtime, by name or path.
+    pub runtime: Option<String>,
+    /// Which face serves the root.
+    pub face: FaceChoice,
+    /// The terminal's first size.
+    pub size: Option<WindowSize>,
+}
+
+/// A container that could be started.
+#[derive(Debug)]
+pub struct Launch {
+    /// What the monitor will be told.
+    pub plan: MonitorPlan,
+    /// Where each part of the runtime document came from.
+    pub explanations: Vec<Explanation>,
+    record: ContainerRecord,
+    containers: Containers,
+}
+
+/// A monitor that was told to begin.
+#[derive(Debug)]
+pub struct Launched {
+    /// The container's id.
+    pub id: String,
+    /// Our end of its socket.
+    pub control: OwnedFd,
+    /// The monitor.
+    pub monitor: Child,
+    /// What the container reads, if anything reaches it.
+    pub input: Option<File>,
+}
+
+/// Decides everything; touches nothing.
+///
+/// # Errors
+/// Options that make no sense for this image on this host.
+pub fn plan(
+    context: &Context,
+    found: &FoundImage,
+    options: &RunOptions,
+    launch: &LaunchOptions,
+) -> Result<Launch, Failure> {
+    let host = probe_host();
+    let search = search_path();
+    let wanted = launch.runtime.as_ref().or(context.config.runtime.as_ref());
+    let runtime = driver::find_runtime(wanted.map(String::as_str), &search)
+        .map_err(|error| Failure::new(error.kind(), error).hint("apt-get install crun"))?;
+    let id = random_id()?;
+    let containers = Containers::new(&context.root, &context.runroot);
+    let places = containers.home(&id, true);
+    let data_dir = places.data_dir.clone().unwrap_or_default();
+    let placement = Placement {
+        id: id.clone(),
+        state_dir: places.state_dir.clone(),
+        data_dir: data_dir.clone(),
+        limits: runtime.limits(&host),
+    };
+    let config = found.store.config(&found.record)?;
+    let generated = generate(&config, options, &host, &placement).map_err(|error| {
+        let hint = error.hint();
+        let failure = Failure::new(error.kind(), error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    let draft = generated.draft;
+    let upper = draft.writable.then(|| RootfsUpper {
+        upper: data_dir.join("upper"),
+        work: data_dir.join("work"),
+    });
+    let on_disk = !launch.remove || launch.detached || draft.writable || !draft.volumes.is_empty();
+    let rootfs = found.store.rootfs_plan(&found.record, launch.face, upper)?;
+    let bundle = RuntimePlaces {
+        id: id.clone(),
+        bundle: places.state_dir.clone(),
+    };
+    let record = ContainerRecord {
+        id: id.clone(),
+        name: launch.name.clone(),
+        image: launch.image.clone(),
+        digest: found.record.digest.to_string(),
+        command: options.args.clone(),
+        created_unix_s: unix_seconds(SystemTime::now()),
+        remove: launch.remove,
+        stop_signal: draft.stop_signal.0,
+        stop_timeout_s: options
+            .stop_timeout
+            .map_or(STOP_TIMEOUT_S, |timeout| timeout.as_secs()),
+    };
+    let keeps_log = launch.detached || !launch.remove;
+    let plan = MonitorPlan {
+        id,
+        state_dir: places.state_dir,
+        data_dir: on_disk.then(|| data_dir.clone()),
+        name_link: None,
+        remove: launch.remove,
+        rootfs,
+        features: found.store.features().clone(),
+        hidden_mounts: runtime.hidden_mounts(&host),
+        run: runtime.run(&bundle, &host, options.terminal),
+        delete: runtime.delete(&bundle, &host),
+        terminal: options.terminal.then(|| {
+            launch.size.unwrap_or(WindowSize {
+                rows: 24,
+                columns: 80,
+            })
+        }),
+        interactive: options.interactive && !launch.detached,
+        log: keeps_log.then(|| LogPlan {
+            path: data_dir.join("log"),
+            file_max_bytes: LOG_FILE_MAX_BYTES,
+            older_files: LOG_OLDER_FILES,
+        }),
+        draft,
+    };
+    for note in &plan.draft.notes {
+        tracing::info!("{note}");
+    }
+    Ok(Launch {
+        plan,
+        explanations: generated.explanations,
+        record,
+        containers,
+    })
+}
+
+impl Launch {
+    /// Makes the container and tells a monitor to begin.
+    ///
+    /// # Errors
+    /// A name that is taken, the kernel's refusal; nothing is left behind then.
+    pub fn begin(mut self, found: &FoundImage, detached: bool) -> Result<Launched, Failure> {
+        let program = find_monitor()?;
+        let on_disk = self.plan.data_dir.is_some();
+        let new = self.containers.create(&self.record, on_disk)?;
+        self.plan.name_link.clone_from(&new.name_link);
+        let begun = self.tell(&program, &new, found, detached);
+        if begun.is_err() {
+            // The first failure is the one to tell.
+            new.home.remove(new.name_link.as_deref()).ok();
+        }
+        begun
+    }
+
+    fn tell(
+        &self,
+        program: &Path,
+        new: &NewContainer,
+        found: &FoundImage,
+        detached: bool,
+    ) -> Result<Launched, Failure> {
+        let plan = &self.plan;
+        let path = plan.state_dir.join(PLAN_FILE);
+        let bytes = encode(plan).map_err(|error| Failure::new(Kind::Internal, error))?;
+        std::fs::write(&path, bytes)
+            .map_err(|error| Failure::from(error).context(format!("write {}", path.display())))?;
+        let (control, theirs) = socket::message_pair()?;
+        let monitor = Command::new(program)
+            .arg(&plan.id)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                Failure::from(error).context(format!("execute {}", program.display()))
+            })?;
+        if !found.shared {
+            lease(found, &monitor, &plan.id)?;
+        }
+        let nothing = || OpenOptions::new().read(true).write(true).open("/dev/null");
+        let (stdin, input) = if plan.interactive {
+            let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                .map_err(std::io::Error::from)?;
+            (reader, Some(File::from(writer)))
+        } else {
+            (nothing()?.into(), None)
+        };
+        let null = nothing()?;
+        let (out, err) = (std::io::stdout(), std::io::stderr());
+        let (stdout, stderr) = if detached {
+            (null.as_fd(), null.as_fd())
+        } else {
+            (out.as_fd(), err.as_fd())
+        };
+        let begin = encode(&Request::Begin { plan: path })
+            .map_err(|error| Failure::new(Kind::Internal, error))?;
+        let fds = [new.lock.file(), stdin.as_fd(), stdout, stderr];
+        socket::send(&control, &begin, &fds)?;
+        Ok(Launched {
+            id: plan.id.clone(),
+            control,
+            monitor,
+            input,
+        })
+    }
+}
+
+/// Keeps the image from being collected as long as the monitor lives.
+fn lease(found: &FoundImage, monitor: &Child, id: &str) -> Result<(), Failure> {
+    let store = match Store::open(found.store.path()) {
+        // On a read-only file system nobody collects either.
+        Err(error) if error.kind() == Kind::Unsupported => return Ok(()),
+        other => other?,
+    };
+    if !store.is_writable() {
+        return Ok(());
+    }
+    let owner = Owner {
+        label: format!("container {}", id.get(..12).unwrap_or(id)),
+        pid: monitor.id(),
+    };
+    store.lease(&found.record.digest, owner, None)?;
+    Ok(())
+}
+
+/// The monitor stands beside this program, or where packages put helpers.
+fn find_monitor() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let beside = own.parent().map(|dir| dir.join(MONITOR));
+    let libexec = own
+        .parent()
+        .and_then(Path::parent)
+        .map(|prefix| prefix.join("libexec/gantry").join(MONITOR));
+    [beside, libexec]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Failure::message(
+                Kind::Unsupported,
+                format!("find {MONITOR}: it is not beside {}", own.display()),
+            )
+            .hint("install both programs in one directory")
+        })
+}
+
+/// Where runtimes are looked for: the caller's path, then where Debian puts them.
+fn search_path() -> Vec<PathBuf> {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&own)
+        .filter(|dir| dir.is_absolute())
+        .collect();
+    for dir in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
+        if !dirs.iter().any(|known| known == Path::new(dir)) {
+            dirs.push(dir.into());
+        }
+    }
+    dirs
+}
+
+fn random_id() -> Result<String, Failure> {
+    use std::fmt::Write as _;
+    let mut bytes = [0_u8; 32];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Failure::from(std::io::Error::from(errno)).context("make an id"))?;
+    if filled != bytes.len() {
+        return Err(Failure::message(Kind::Internal, "too few random bytes"));
+    }
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    }))
+}

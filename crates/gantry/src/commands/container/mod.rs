@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Verbs about containers.
+
+mod attach;
+mod find;
+mod launch;
+pub mod logs;
+mod options;
+pub mod ps;
+pub mod rm;
+pub mod run;
+pub mod stop;
+pub mod wait;
