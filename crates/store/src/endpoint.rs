@@ -19,7 +19,8 @@ use gantry_image::destination::{Capabilities, Incoming, Naming};
 use gantry_image::destination::{Commit, Committed};
 use gantry_image::{
     BlobStream, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer, LayerAnswer,
-    LayerForm, LayerSlot, LayerStream, ManifestBytes, UnverifiedManifest, VerifiedBlob, Wanted,
+    LayerForm, LayerSlot, LayerStream, ManifestBytes, Origin, UnverifiedManifest, VerifiedBlob,
+    Wanted,
 };
 use gantry_oci::{Descriptor, Kind, LayerDigest, ManifestDigest};
 use std::io::{self, Read};
@@ -271,6 +272,7 @@ pub struct StoreSource {
     store: Store,
     name: String,
     digest: ManifestDigest,
+    origin: Option<Origin>,
 }
 
 impl StoreSource {
@@ -281,7 +283,21 @@ impl StoreSource {
             store,
             name,
             digest,
+            origin: None,
         }
+    }
+
+    /// Says where the image was pulled from: that registry may have its blobs still, and give them
+    /// to another of its repositories.
+    #[must_use]
+    pub fn pulled_as(self, name: Option<&ImageName>) -> Self {
+        let origin = name.and_then(|name| {
+            Some(Origin {
+                host: name.host.as_ref()?.to_string(),
+                repository: name.repository.clone(),
+            })
+        });
+        Self { origin, ..self }
     }
 }
 
@@ -289,6 +305,10 @@ impl StoreSource {
 impl ImageSource for StoreSource {
     fn describe(&self) -> String {
         self.name.clone()
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        self.origin.clone()
     }
 
     async fn manifest(&self, wanted: Wanted<'_>) -> Result<UnverifiedManifest, EndpointError> {

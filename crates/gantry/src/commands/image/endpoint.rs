@@ -183,11 +183,8 @@ impl Side {
             ImageName::Store(text) => {
                 let store = Store::open_read_only(&context.root)?;
                 let found = lookup::find(&store, &text, self.conf.unqualified_search())?;
-                Box::new(StoreSource::new(
-                    store,
-                    format!("store:{text}"),
-                    found.record.digest,
-                ))
+                let source = StoreSource::new(store, format!("store:{text}"), found.record.digest);
+                Box::new(source.pulled_as(found.name.as_ref()))
             }
         })
     }

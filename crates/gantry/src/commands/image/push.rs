@@ -72,7 +72,8 @@ impl Push {
         } else {
             store.as_image(found.record)?
         };
-        let source = StoreSource::new(store, format!("store:{}", self.image), record.digest);
+        let source = StoreSource::new(store, format!("store:{}", self.image), record.digest)
+            .pulled_as(found.name.as_ref());
         let sink = progress::sink(context.progress, self.quiet);
         let digest = network::run(async {
             if self.dry_run {
