@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! images, tag, rmi, history, store check, store du, store gc, info.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use common::World;
+use gantry_testkit::fixtures;
+use serde_json::json;
+
+#[test]
+fn images_have_podmans_members() {
+    needs!(["tiny"], [""; 0]);
+    let world = World::new();
+    assert_eq!(world.json(["images", "--json"]), json!([]));
+    let id = world.gantry(["pull", &fixtures::reference("tiny").unwrap()]);
+    world.gantry(["tag", "tiny", "h.example/a/b:v1", "c"]);
+    let images = world.json(["images", "--json"]);
+    let image = &images[0];
+    assert_eq!(image["Id"], id.as_str());
+    let names = json!([
+        "h.example/a/b:v1",
+        "localhost/c:latest",
+        "localhost/tiny:latest"
+    ]);
+    assert_eq!(image["RepoTags"], names);
+    assert_eq!(image["Names"], names);
+    let digest = image["Digest"].as_str().unwrap();
+    assert_eq!(image["RepoDigests"][0], format!("h.example/a/b@{digest}"));
+    assert_eq!(image["Faces"], json!(["composefs"]));
+    assert_eq!(image["Labels"]["fixture"], "tiny");
+    assert!(image["Created"].as_i64().unwrap() > 1_600_000_000);
+    assert!(image["Size"].as_u64().unwrap() > 1000);
+    assert_eq!(world.gantry(["images", "-q"]), id[..12]);
+    assert_eq!(world.gantry(["images", "-q", "--no-trunc", "b:v1"]), id);
+    assert_eq!(world.gantry(["images", "-q", "nothing"]), "");
+    let table = world.gantry(["images", "--digests"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].starts_with("REPOSITORY") && lines[0].contains("DIGEST"));
+    assert!(lines[1].starts_with("h.example/a/b") && lines[1].contains(digest));
+    let history = world.json(["history", "--json", "tiny"]);
+    assert!(!history.as_array().unwrap().is_empty());
+}
+
+#[test]
+fn the_last_name_takes_the_image_with_it() {
+    needs!(["tiny"], [""; 0]);
+    let world = World::new();
+    let layout = fixtures::reference("tiny").unwrap();
+    let id = world.gantry(["pull", &layout]);
+    world.gantry(["tag", "tiny", "other"]);
+    assert_eq!(
+        world.gantry(["rmi", "tiny"]),
+        "Untagged: localhost/tiny:latest"
+    );
+    world.gantry(["tag", "other", "third"]);
+    let (status, error) = world.fails(["rmi", &id]);
+    assert_eq!(status, 9, "{error}");
+    common::assert_one_sentence(&error);
+    let gone = world.gantry(["rmi", "--force", &id]);
+    assert!(gone.ends_with(&format!("Deleted: {id}")), "{gone}");
+    assert_eq!(world.json(["images", "--json"]), json!([]));
+    assert_eq!(world.fails(["rmi", "third"]).0, 3);
+    // Contents wait for the collector.
+    let would = world.json(["store", "gc", "--dry-run", "--json"]);
+    let did = world.json(["store", "gc", "--json"]);
+    assert!(did["objects"].as_u64().unwrap() > 0);
+    assert_eq!(would["objects"], did["objects"]);
+    assert_eq!(world.json(["store", "du", "--json"])["objects"], 0);
+    world.assert_clean();
+    // And all of it can come again.
+    assert_eq!(world.gantry(["pull", &layout]), id);
+    world.assert_clean();
+}
+
+#[test]
+fn versions_of_an_image_share_what_did_not_change() {
+    needs!(["app-v1", "app-v2"], [""; 0]);
+    let world = World::new();
+    for fixture in ["app-v1", "app-v2"] {
+        world.gantry(["pull", &fixtures::reference(fixture).unwrap()]);
+    }
+    let usage = world.json(["store", "du", "--json"]);
+    let bytes = |name: &str| usage[name].as_u64().unwrap();
+    for image in usage["images"].as_array().unwrap() {
+        let (exclusive, shared) = (&image["exclusive_bytes"], &image["shared_bytes"]);
+        assert!(
+            exclusive.as_u64().unwrap() < shared.as_u64().unwrap() / 10,
+            "{image}"
+        );
+    }
+    assert!(
+        bytes("saved_bytes") > bytes("object_bytes") * 9 / 10,
+        "{usage}"
+    );
+    assert_eq!(bytes("garbage_bytes"), 0);
+    let table = world.gantry(["store", "du"]);
+    assert!(table.contains("localhost/app-v2:latest"), "{table}");
+}
+
+#[test]
+fn check_finds_damage_and_says_where() {
+    needs!(["tiny"], [""; 0]);
+    let world = World::new();
+    world.gantry(["pull", &fixtures::reference("tiny").unwrap()]);
+    world.assert_clean();
+    let fan = fs::read_dir(world.root().join("objects"))
+        .unwrap()
+        .find_map(|fan| fs::read_dir(fan.unwrap().path()).unwrap().next())
+        .unwrap()
+        .unwrap()
+        .path();
+    fs::set_permissions(&fan, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut contents = fs::read(&fan).unwrap();
+    contents[0] ^= 1;
+    fs::write(&fan, contents).unwrap();
+    let output = world
+        .command(["store", "check", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = report["problems"][0]["path"].as_str().unwrap();
+    assert_eq!(world.root().join(path), fan);
+    // A quick look does not read contents, and misses a flipped bit but no missing file.
+    world.gantry(["store", "check", "--quick"]);
+    fs::remove_file(&fan).unwrap();
+    let (status, error) = world.fails(["store", "check", "--quick"]);
+    assert_eq!(status, 5);
+    common::assert_one_sentence(&error);
+}
+
+#[test]
+fn info_tells_what_serves_and_what_is_enforced() {
+    let world = World::new();
+    let info = world.json(["info", "--json"]);
+    assert_eq!(info["store"]["exists"], false);
+    assert_eq!(info["verity"]["enforced"], false);
+    assert!(["composefs", "hardlink"].contains(&info["face"]["serves"].as_str().unwrap()));
+    assert!(!world.root().exists());
+    let text = world.gantry(["info"]);
+    assert!(text.contains("digests enforced     no"), "{text}");
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A machine to run the command on: a directory, a registry, and no configuration of the host's.
+#![allow(
+    dead_code,
+    missing_debug_implementations,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "helpers of tests; each test file uses a part"
+)]
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use gantry_testkit::scratch::{Scratch, scratch};
+use gantry_testkit::tool::{self, DockerRegistry};
+use serde_json::Value;
+
+/// Ends the test unless these fixtures and programs are here.
+#[macro_export]
+macro_rules! needs {
+    ($fixtures:expr, $tools:expr) => {
+        let missing = gantry_testkit::tool::missing(&$tools);
+        if !missing.is_empty() {
+            gantry_testkit::skip!("{} not installed", missing.join(", "));
+        }
+        for fixture in $fixtures {
+            if let Err(error) = gantry_testkit::fixtures::layout(fixture) {
+                gantry_testkit::skip!("{error}");
+            }
+        }
+    };
+}
+
+pub struct World {
+    pub dir: Scratch,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { dir: scratch() }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    /// The command, with the store of this world.
+    pub fn command<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
+        self.command_in(&self.root(), args)
+    }
+
+    /// The command, with another store.
+    pub fn command_in<I: AsRef<OsStr>>(
+        &self,
+        root: &Path,
+        args: impl IntoIterator<Item = I>,
+    ) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gantry"));
+        command
+            .arg("--root")
+            .arg(root)
+            .args(["--config-file", "/dev/null"])
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.dir.path())
+            .env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command to success and returns its standard output without the last line break.
+    pub fn gantry<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> String {
+        succeed(&mut self.command(args))
+    }
+
+    /// The same as JSON.
+    pub fn json<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Value {
+        serde_json::from_str(&self.gantry(args)).unwrap()
+    }
+
+    /// Runs the command to a failure; its status, and what it said.
+    pub fn fails<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> (i32, String) {
+        fail(&mut self.command(args))
+    }
+
+    /// The events of a copy or a pull.
+    pub fn events<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Vec<Value> {
+        let output = self
+            .command(args)
+            .args(["--progress", "json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// No damage, and nothing that anybody left behind.
+    pub fn assert_clean(&self) {
+        let report = self.json(["store", "check", "--json"]);
+        assert_eq!(report["problems"], serde_json::json!([]));
+    }
+
+    pub fn registry(&self, name: &str) -> DockerRegistry {
+        DockerRegistry::start(&self.dir.join(name)).unwrap()
+    }
+}
+
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.trim_end_matches('\n').to_owned()
+}
+
+pub fn fail(command: &mut Command) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(!status.success(), "{command:?}: {stdout:?} {stderr}");
+    (status.code().unwrap_or(-1), stderr)
+}
+
+/// One sentence, and perhaps a hint.
+pub fn assert_one_sentence(stderr: &str) {
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert!(
+        matches!(lines.as_slice(), [one] if one.starts_with("gantry: "))
+            || matches!(lines.as_slice(), [one, hint] if one.starts_with("gantry: ") && hint.starts_with("hint: ")),
+        "{stderr}"
+    );
+}
+
+pub fn skopeo(args: &[&str]) -> String {
+    tool::text("skopeo", [&["--insecure-policy"], args].concat()).unwrap()
+}
+
+/// Pushes a fixture with skopeo.
+pub fn skopeo_push(fixture: &str, to: &str, options: &[&str]) {
+    let from = gantry_testkit::fixtures::reference(fixture).unwrap();
+    let args = [
+        &["copy", "-q", "--dest-tls-verify=false"],
+        options,
+        &[&from, to],
+    ]
+    .concat();
+    skopeo(&args);
+}
+
+/// What kinds of events there were, without repetitions of the same in a row.
+pub fn kinds(events: &[Value]) -> Vec<&str> {
+    let mut kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    kinds.dedup();
+    kinds
+}
+
+/// Our own registry on a free port, ended when dropped.
+pub struct OurRegistry {
+    child: Child,
+    pub address: String,
+    pub root: PathBuf,
+}
+
+impl OurRegistry {
+    pub fn start(world: &World) -> Self {
+        let root = world.dir.join("registry");
+        let mut child = world
+            .command_in(&root, ["registry", "serve", "--listen", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = log
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("serving http://")?.1.to_owned()))
+            .unwrap();
+        // A server whose log nobody reads would block on it.
+        std::thread::spawn(move || log.for_each(drop));
+        Self {
+            child,
+            address,
+            root,
+        }
+    }
+}
+
+impl Drop for OurRegistry {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
