@@ -21,6 +21,15 @@ pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     writeln!(out, "{text}").map_err(unwritten)
 }
 
+/// Writes lines of a result; control characters in them are escaped.
+///
+/// # Errors
+/// Standard output is closed or full.
+pub fn lines(text: &str) -> Result<(), Failure> {
+    text.lines()
+        .try_for_each(|text| line(escape_controls(text)))
+}
+
 /// Writes bytes as they are, to the last one.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use common::{World, assert_one_sentence, skopeo_push};
 use gantry_testkit::scratch::Disk;
 use gantry_testkit::skip::is_root;
-use gantry_testkit::{fixtures, skip, tool};
+use gantry_testkit::{fixtures, image, skip, tar, tool};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -157,6 +157,74 @@ fn a_reader_that_leaves_is_no_failure_to_explain() {
     let output = world.command(["info"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(8));
     assert_one_sentence(&String::from_utf8(output.stderr).unwrap());
+}
+
+/// Whether a terminal would obey anything in there.
+fn assert_printable(what: &[&str], bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let bad = text.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(bad, None, "{what:?}: {text:?}");
+}
+
+#[test]
+fn what_an_image_says_never_reaches_a_terminal_as_it_is() {
+    let world = World::new();
+    let file = tar::file("f", "x");
+    let layers = [image::Layer::gzip(&tar::join(&[file]))];
+    let mut config: serde_json::Value = serde_json::from_slice(&image::config(&layers)).unwrap();
+    let hostile = "\u{1b}]0;owned\u{7}\u{9b}31m\u{7f}\r";
+    config["config"]["Labels"] = json!({hostile: hostile});
+    config["config"]["Env"] = json!([hostile]);
+    config["author"] = json!(hostile);
+    config["architecture"] = json!(hostile);
+    config["history"] = json!([{"created_by": hostile, "comment": hostile, "created": hostile}]);
+    let image = image::Image::with_config(&layers, config.to_string().as_bytes());
+    let dir = world.dir.join("layout");
+    image.write_layout(&dir, "x").unwrap();
+    let layout = format!("oci:{}:x", dir.display());
+    world.gantry(["pull", &layout]);
+    let labels = &world.json(["images", "--json"])[0]["Labels"];
+    assert_eq!(labels[hostile], hostile);
+    let store = format!("store:layout:x{hostile}");
+    for arguments in [
+        &["images"][..],
+        &["images", "--json"],
+        &["images", hostile],
+        &["history", "layout:x"],
+        &["history", "--json", "--no-trunc", "layout:x"],
+        &["inspect", "store:layout:x"],
+        &["inspect", "--config", "store:layout:x"],
+        &["inspect", &store],
+        &[
+            "copy",
+            "--dry-run",
+            "store:layout:x",
+            "docker://127.0.0.1:1/x:v1",
+        ],
+        &[
+            "copy",
+            "store:layout:x",
+            &format!("oci:{}/{hostile}", dir.display()),
+        ],
+        &["pull", hostile],
+        &["tag", "layout:x", hostile],
+        &["store", "du"],
+        &["store", "check"],
+        &["info", "--runroot", hostile],
+        &[
+            "--progress",
+            "json",
+            "push",
+            "--retry",
+            "0",
+            "layout:x",
+            "127.0.0.1:1/x:v1",
+        ],
+    ] {
+        let output = world.command(arguments).output().unwrap();
+        assert_printable(arguments, &output.stdout);
+        assert_printable(arguments, &output.stderr);
+    }
 }
 
 #[test]

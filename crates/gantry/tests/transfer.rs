@@ -9,9 +9,9 @@ use std::process::Command;
 use common::{OurRegistry, World, kinds, skopeo, skopeo_push};
 use gantry_testkit::skip;
 use gantry_testkit::skip::is_root;
-use gantry_testkit::tool;
 use gantry_testkit::tree::{self, Ignore};
-use serde_json::Value;
+use gantry_testkit::{image, tar, tool};
+use serde_json::{Value, json};
 
 const PEERS: [&str; 2] = ["skopeo", "docker-registry"];
 
@@ -182,6 +182,115 @@ fn our_registry_serves_pulls_and_a_shared_tree() {
     assert_eq!(digest(&docker(&again)), digest(&docker(&name)));
     let both = world.json(["images", "--json", "--share", &share]);
     assert_eq!(both.as_array().unwrap().len(), 2, "{both}");
+}
+
+#[test]
+fn an_index_is_pulled_for_this_machine_and_copied_whole() {
+    needs!([""; 0], PEERS);
+    let world = World::new();
+    let host = gantry_oci::Platform::host();
+    let layer = |text: &str| {
+        let file = tar::file("which", text);
+        image::Layer::gzip(&tar::join(&[file]))
+    };
+    let (ours, other) = ([layer("ours")], [layer("other")]);
+    let foreign = image::config(&other);
+    let foreign = String::from_utf8(foreign).unwrap();
+    let foreign = foreign.replace(&host.architecture, "s390x");
+    let ours = image::Image::new(&ours);
+    let other = image::Image::with_config(&other, foreign.as_bytes());
+    let entry = |image: &image::Image, architecture: &str| {
+        let mut entry = image::descriptor(&image.media_type, &image.manifest);
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    };
+    let manifests = [entry(&other, "s390x"), entry(&ours, &host.architecture)];
+    let index = json!({"schemaVersion": 2, "mediaType": image::INDEX, "manifests": manifests});
+    let index = index.to_string().into_bytes();
+    let layout = world.dir.join("layout");
+    let blobs = ours.blobs.iter().chain(&other.blobs);
+    let manifests = [&ours.manifest, &other.manifest, &index];
+    let top = image::descriptor(image::INDEX, &index);
+    image::write_layout(&layout, &top, blobs.chain(manifests)).unwrap();
+    let layout = format!("oci:{}", layout.display());
+    let registry = world.registry("registry");
+    let name = format!("{}/multi", registry.address());
+    skopeo(&[
+        "copy",
+        "-q",
+        "--all",
+        "--dest-tls-verify=false",
+        &layout,
+        &format!("docker://{name}:v1"),
+    ]);
+
+    // One image comes, and both digests lead to it.
+    world.gantry(["pull", &format!("{name}:v1")]);
+    let images = world.json(["images", "--json"]);
+    assert_eq!(images.as_array().unwrap().len(), 1, "{images}");
+    assert_eq!(images[0]["Digest"], ours.digest());
+    let by = |digest: &str| format!("{name}@{digest}");
+    let digests = images[0]["RepoDigests"].as_array().unwrap();
+    for digest in [ours.digest(), image::digest(&index)] {
+        assert!(digests.contains(&json!(by(&digest))), "{images}");
+    }
+    world.gantry(["pull", &by(&image::digest(&index))]);
+    world.gantry(["pull", "--platform", "linux/s390x", &by(&other.digest())]);
+    world.assert_clean();
+    world.gantry(["rmi", "--force", &ours.digest(), &other.digest()]);
+    assert_eq!(world.json(["images", "--json"]), json!([]));
+    world.gantry(["store", "gc"]);
+    assert_eq!(world.json(["store", "du", "--json"])["objects"], 0);
+
+    // All of it, and back.
+    world.gantry([
+        "copy",
+        "--all",
+        &format!("docker://{name}:v1"),
+        "store:all:v1",
+    ]);
+    let images = world.json(["images", "--json"]);
+    assert_eq!(images[0]["Names"], json!(["localhost/all:v1"]), "{images}");
+    let elsewhere = world.registry("elsewhere");
+    let there = format!("docker://{}/all:v1", elsewhere.address());
+    world.gantry(["push", "--all", "all:v1", &there]);
+    let out = format!("oci:{}:x", world.dir.join("out").display());
+    skopeo(&[
+        "copy",
+        "-q",
+        "--all",
+        "--src-tls-verify=false",
+        &there,
+        &out,
+    ]);
+    world.gantry(["rmi", "all:v1"]);
+    assert_eq!(world.json(["images", "--json"]), json!([]));
+    world.assert_clean();
+}
+
+#[test]
+fn two_pulls_at_once_both_succeed() {
+    needs!(["tiny", "base"], [""; 0]);
+    let world = World::new();
+    let layout = gantry_testkit::fixtures::reference("base").unwrap();
+    let start = || {
+        let mut command = world.command(["pull", &layout]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let pulls: Vec<_> = (0..4).map(|_| start()).collect();
+    let ids = pulls.into_iter().map(|pull| {
+        let output = pull.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    });
+    let ids: std::collections::BTreeSet<_> = ids.collect();
+    assert_eq!(ids.len(), 1);
+    world.assert_clean();
+    let usage = world.json(["store", "du", "--json"]);
+    assert_eq!(usage["garbage_bytes"], 0);
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Copy {
             if self.dry_run {
                 let destination = to.planned(destination, context)?;
                 let plan = copy::plan(&*source, &*destination, &options, None).await?;
-                output::line(plan.to_string().trim_end())?;
+                output::lines(&plan.to_string())?;
                 return Ok(None);
             }
             let destination = to

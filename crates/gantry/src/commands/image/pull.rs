@@ -102,7 +102,7 @@ impl Pull {
             let planned = PlannedStore(format!("store {}", context.root.display()));
             let plan =
                 network::run(async { Ok(copy::plan(&*source, &planned, options, None).await?) })?;
-            output::line(plan.to_string().trim_end())?;
+            output::lines(&plan.to_string())?;
             return Ok(None);
         }
         let store = Store::open_or_create(&context.root, &CreateOptions::default())?;

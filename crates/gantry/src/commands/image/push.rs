@@ -79,7 +79,7 @@ impl Push {
             if self.dry_run {
                 let destination = side.planned(destination, context)?;
                 let plan = copy::plan(&source, &*destination, &options, None).await?;
-                output::line(plan.to_string().trim_end())?;
+                output::lines(&plan.to_string())?;
                 return Ok(None);
             }
             let destination = side

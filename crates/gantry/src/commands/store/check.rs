@@ -59,8 +59,7 @@ impl Check {
 
 fn print(report: &CheckReport) -> Result<(), Failure> {
     for problem in &report.problems {
-        let text = format!("{}: {}", problem.path, problem.problem);
-        output::line(output::escape_controls(&text))?;
+        output::lines(&format!("{}: {}", problem.path, problem.problem))?;
     }
     let hashed = match report.hashed_bytes {
         0 => String::new(),

@@ -195,8 +195,6 @@ fn print(report: &Report) -> Result<(), Failure> {
         .into_iter()
         .map(|(what, value)| vec![what.to_owned(), value])
         .collect();
-    rows.iter().try_for_each(|row| {
-        let text = format!("{:20} {}", row[0], row[1]);
-        output::line(output::escape_controls(&text))
-    })
+    rows.iter()
+        .try_for_each(|row| output::lines(&format!("{:20} {}", row[0], row[1])))
 }
