@@ -73,55 +73,32 @@ pub enum ProgressMode {
     None,
 }
 
-/// The verbs.
+/// The verbs. Each says itself, in the comment on its type, what it is for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a script that completes gantry's words in a shell
     Completion(commands::system::completion::Completion),
-    /// Write manual pages
     Man(commands::system::man::Man),
-    /// Copy an image from one place to another
     Copy(Box<commands::image::copy::Copy>),
-    /// Delete an image from a registry
     Delete(commands::image::delete::Delete),
-    /// Show how an image came about
     History(commands::image::history::History),
-    /// List images
     Images(commands::image::images::Images),
-    /// Show where things lie and what this kernel can do
     Info(commands::system::info::Info),
-    /// Show what an image is, without fetching its layers
     Inspect(Box<commands::image::inspect::Inspect>),
-    /// List the tags of a repository
     ListTags(commands::image::list_tags::ListTags),
-    /// Bring an image into the local store
     Pull(Box<commands::image::pull::Pull>),
-    /// Push an image of the local store to a registry
     Push(Box<commands::image::push::Push>),
-    /// Serve and care for a registry
     #[command(subcommand)]
     Registry(commands::registry::RegistryCommand),
-    /// Remove images from the local store
     Rmi(commands::image::rmi::Rmi),
-    /// Check, measure and clean the local store
     #[command(subcommand)]
     Store(commands::store::StoreCommand),
-    /// Give an image more names
     Tag(commands::image::tag::Tag),
-    /// Run a program in a container
     Run(Box<commands::container::run::Run>),
-    /// List containers
     Ps(commands::container::ps::Ps),
-    /// Remove containers
     Rm(commands::container::rm::Rm),
-    /// Ask containers to end, and kill those that do not
     Stop(commands::container::stop::Stop),
-    /// Send a signal to containers
     Kill(commands::container::stop::Kill),
-    /// Wait until containers have ended, and print their exit statuses
     Wait(commands::container::wait::Wait),
-    /// Print what a container has written
     Logs(commands::container::logs::Logs),
-    /// Print the version
     Version(commands::system::version::Version),
 }

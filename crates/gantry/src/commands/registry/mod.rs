@@ -9,7 +9,6 @@ use crate::exit::Outcome;
 /// Serve and care for a registry.
 #[derive(Debug, clap::Subcommand)]
 pub enum RegistryCommand {
-    /// Serve images, and explode each one that is pushed into the shared tree
     Serve(serve::Serve),
 }
 

@@ -11,11 +11,8 @@ use crate::exit::Outcome;
 /// Check, measure and clean the local store.
 #[derive(Debug, clap::Subcommand)]
 pub enum StoreCommand {
-    /// Look for damage: every record, every name, every byte
     Check(check::Check),
-    /// Show what images take on disk, and what sharing saves
     Du(du::Du),
-    /// Delete what no name and no container leads to
     Gc(gc::Gc),
 }
 
