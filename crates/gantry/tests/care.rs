@@ -51,7 +51,7 @@ fn the_last_name_takes_the_image_with_it() {
     needs!(["tiny"], [""; 0]);
     let world = World::new();
     let layout = fixtures::reference("tiny").unwrap();
-    let id = world.gantry(["pull", &layout]);
+    let id = world.gantry(["pull", "--faces", "both", &layout]);
     world.gantry(["tag", "tiny", "other"]);
     assert_eq!(
         world.gantry(["rmi", "tiny"]),
@@ -66,11 +66,19 @@ fn the_last_name_takes_the_image_with_it() {
     assert_eq!(world.json(["images", "--json"]), json!([]));
     assert_eq!(world.fails(["rmi", "third"]).0, 3);
     // Contents wait for the collector.
+    let garbage = world.json(["store", "du", "--json"])["garbage_bytes"].clone();
     let would = world.json(["store", "gc", "--dry-run", "--json"]);
-    let did = world.json(["store", "gc", "--json"]);
-    assert!(did["objects"].as_u64().unwrap() > 0);
-    assert_eq!(would["objects"], did["objects"]);
-    assert_eq!(world.json(["store", "du", "--json"])["objects"], 0);
+    let mut did = world.json(["store", "gc", "--json"]);
+    let bytes = |what: &str| did[what].as_u64().unwrap();
+    assert!(bytes("objects") > 0 && bytes("variants") > 0, "{did}");
+    assert_eq!(bytes("object_bytes") + bytes("variant_bytes"), garbage);
+    did["dry_run"] = json!(true);
+    assert_eq!(would, did);
+    let usage = world.json(["store", "du", "--json"]);
+    assert_eq!(
+        (&usage["objects"], &usage["garbage_bytes"]),
+        (&json!(0), &json!(0))
+    );
     world.assert_clean();
     // And all of it can come again.
     assert_eq!(world.gantry(["pull", &layout]), id);

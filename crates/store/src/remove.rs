@@ -13,11 +13,11 @@ use crate::ingest::COLLECT_LOCK;
 use crate::layout::{self, object_name};
 use crate::open::{Store, ensure_dir};
 use crate::record::RecordContent;
+use crate::usage::Variant;
 use gantry_oci::{DiffId, ManifestDigest, ObjectId};
 use gantry_sys::lock::{LockMode, OfdLock};
 use gantry_sys::publish;
-use rustix::fs::AtFlags;
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -34,6 +34,8 @@ pub struct Collection {
     pub object_bytes: u64,
     /// Variants that no tree links to.
     pub variants: u64,
+    /// The bytes that these take on disk.
+    pub variant_bytes: u64,
 }
 
 /// The right to delete: nobody is bringing anything in.
@@ -125,6 +127,11 @@ impl Store {
         collection.objects = dead.len() as u64;
         collection.object_bytes = dead.values().sum();
         if dry_run {
+            let links = self.links_of_trees(&collection.images)?;
+            for variant in self.dead_variants(&links)? {
+                collection.variants += 1;
+                collection.variant_bytes += variant.bytes;
+            }
             return Ok(collection);
         }
         for digest in &collection.images {
@@ -138,8 +145,52 @@ impl Store {
                 .remove_file(path.as_bytes())
                 .doing(|| format!("remove object {id}"))?;
         }
-        collection.variants = self.delete_variants(&lock)?;
+        // The trees that linked to them are gone by now.
+        for variant in self.dead_variants(&HashMap::new())? {
+            self.inner
+                .root
+                .remove_file(variant.path.as_bytes())
+                .doing(|| format!("remove {}", variant.path))?;
+            collection.variants += 1;
+            collection.variant_bytes += variant.bytes;
+        }
         Ok(collection)
+    }
+
+    /// Variants that have no name but their own, were these links gone.
+    fn dead_variants(&self, going: &HashMap<u64, u64>) -> Result<Vec<Variant>, StoreError> {
+        let mut variants = self.variants()?;
+        variants.retain(|variant| {
+            let going = going.get(&variant.inode).copied().unwrap_or(0);
+            variant.links.saturating_sub(going) <= 1
+        });
+        Ok(variants)
+    }
+
+    /// How many names each inode has in the hard-link trees of these images.
+    fn links_of_trees(&self, images: &[ManifestDigest]) -> Result<HashMap<u64, u64>, StoreError> {
+        let mut links = HashMap::new();
+        let tree = |digest| format!("{}/{digest}/{}", layout::DIGESTS, layout::ROOTFS);
+        let mut open: Vec<Vec<u8>> = images
+            .iter()
+            .map(|digest| tree(digest).into_bytes())
+            .collect();
+        while let Some(path) = open.pop() {
+            // There is no such tree, or an index's link to one.
+            let Ok(dir) = self.inner.root.open_dir(&path) else {
+                continue;
+            };
+            for name in dir.list(b".").doing(|| "list a tree".to_owned())? {
+                let stat = rustix::fs::statat(&dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
+                    .doing(|| "stat in a tree".to_owned())?;
+                if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                    open.push([path.as_slice(), b"/", &name].concat());
+                } else if stat.st_nlink > 1 {
+                    *links.entry(stat.st_ino).or_default() += 1;
+                }
+            }
+        }
+        Ok(links)
     }
 
     fn lock_for_deletion(&self, action: impl Fn() -> String) -> Result<CollectLock, StoreError> {
@@ -196,27 +247,5 @@ impl Store {
         }
         // Records go for good before the objects that they name.
         publish::sync_dir(self.dir(layout::LAYERS)?).doing(|| "remove layers".to_owned())
-    }
-
-    /// Removes variants with one name: no tree has them.
-    fn delete_variants(&self, _lock: &CollectLock) -> Result<u64, StoreError> {
-        let mut removed = 0;
-        for fan in self.list(layout::VARIANTS)? {
-            let path = format!("{}/{fan}", layout::VARIANTS);
-            let dir = self.dir(&path)?;
-            for name in self.list(&path)? {
-                let stat = match rustix::fs::statat(&dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-                {
-                    Err(Errno::NOENT) => continue,
-                    other => other.doing(|| format!("stat {path}/{name}"))?,
-                };
-                if stat.st_nlink == 1 {
-                    publish::unlink(&dir, name.as_bytes())
-                        .doing(|| format!("remove variant {name}"))?;
-                    removed += 1;
-                }
-            }
-        }
-        Ok(removed)
     }
 }

@@ -25,7 +25,7 @@ pub struct Usage {
     pub object_bytes: u64,
     /// The same, each counted as often as images refer to it.
     pub unshared_bytes: u64,
-    /// Objects that nothing refers to.
+    /// Objects that nothing refers to, and variants that no tree links to.
     pub garbage_bytes: u64,
     /// Metadata images, records, manifests and configurations.
     pub metadata_bytes: u64,
@@ -124,7 +124,12 @@ impl Store {
             }
         }
         usage.objects = sizes.len() as u64;
-        usage.variant_bytes = self.disk_bytes_below(layout::VARIANTS)?;
+        for variant in self.variants()? {
+            match variant.links {
+                ..2 => usage.garbage_bytes += variant.bytes,
+                _ => usage.variant_bytes += variant.bytes,
+            }
+        }
         usage.metadata_bytes += self.disk_bytes_below(layout::LAYERS)?;
         Ok(usage)
     }
@@ -182,6 +187,32 @@ impl Store {
         Ok(ids)
     }
 
+    /// Every variant.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "a count of links has 32 bits on some machines"
+    )]
+    pub(crate) fn variants(&self) -> Result<Vec<Variant>, StoreError> {
+        let mut variants = Vec::new();
+        for fan in self.list(layout::VARIANTS)? {
+            let dir = self.dir(&format!("{}/{fan}", layout::VARIANTS))?;
+            for name in self.list(&format!("{}/{fan}", layout::VARIANTS))? {
+                match rustix::fs::statat(&dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => variants.push(Variant {
+                        path: format!("{}/{fan}/{name}", layout::VARIANTS),
+                        inode: stat.st_ino,
+                        links: u64::from(stat.st_nlink),
+                        bytes: disk_bytes(&stat),
+                    }),
+                    // Collected meanwhile.
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(errno).doing(|| format!("stat {fan}/{name}")),
+                }
+            }
+        }
+        Ok(variants)
+    }
+
     /// Bytes on disk of the files below a directory that are linked nowhere else. The hard-link
     /// face's trees count their directories only; its files are objects and variants.
     fn disk_bytes_below(&self, path: &str) -> Result<u64, StoreError> {
@@ -211,6 +242,17 @@ impl Store {
         }
         Ok(total)
     }
+}
+
+/// Contents kept again with other metadata.
+pub(crate) struct Variant {
+    /// Where, below the store's root.
+    pub(crate) path: String,
+    pub(crate) inode: u64,
+    /// Names of the file: its own, and those in trees.
+    pub(crate) links: u64,
+    /// Bytes on disk.
+    pub(crate) bytes: u64,
 }
 
 fn disk_bytes(stat: &rustix::fs::Stat) -> u64 {

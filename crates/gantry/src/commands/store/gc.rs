@@ -45,7 +45,7 @@ impl Gc {
             output::line(format_args!("image {digest}"))?;
         }
         output::line(format_args!(
-            "{}: images {}, layers {}, objects {} ({})",
+            "{}: images {}, layers {}, objects {} ({}), variants {} ({})",
             if self.dry_run {
                 "would delete"
             } else {
@@ -54,7 +54,9 @@ impl Gc {
             collection.images.len(),
             collection.layers.len(),
             collection.objects,
-            human_bytes(collection.object_bytes)
+            human_bytes(collection.object_bytes),
+            collection.variants,
+            human_bytes(collection.variant_bytes)
         ))?;
         Ok(ExitCode::SUCCESS)
     }
