@@ -56,8 +56,7 @@ pub struct Listed {
 pub fn images(store: &Store, share: Option<&Path>) -> Result<Vec<Listed>, Failure> {
     let mut names: BTreeMap<ManifestDigest, BTreeSet<ImageName>> = BTreeMap::new();
     let mut indexes: BTreeMap<ManifestDigest, BTreeSet<ManifestDigest>> = BTreeMap::new();
-    let mut held = BTreeSet::new();
-    let mut records = Vec::new();
+    let mut records = BTreeMap::new();
     let readable = |found: Result<Option<ImageRecord>, _>| match found {
         Ok(record) => record,
         Err(error) => {
@@ -67,33 +66,35 @@ pub fn images(store: &Store, share: Option<&Path>) -> Result<Vec<Listed>, Failur
         }
     };
     for digest in store.digests()? {
-        records.extend(readable(store.image(&digest)));
+        records.extend(readable(store.image(&digest)).map(|record| (digest, record)));
     }
     for named in store.names()? {
-        let record = records.iter().find(|record| record.digest == named.digest);
-        let image = match record.map(|record| &record.content) {
+        let image = match records.get(&named.digest).map(|record| &record.content) {
             Some(RecordContent::Index { chosen, .. }) => chosen.unwrap_or(named.digest),
             _ => named.digest,
         };
         names.entry(image).or_default().insert(named.name);
     }
-    for record in &records {
-        if let RecordContent::Index { present, .. } = &record.content {
-            held.extend(present.iter().copied());
+    let mut lone = BTreeSet::new();
+    for record in records.values() {
+        if let RecordContent::Index { chosen, present } = &record.content {
+            // One image of an index alone is what a pull for one platform leaves.
+            lone.extend(chosen.filter(|_| present.len() == 1));
             for image in present {
                 indexes.entry(*image).or_default().insert(record.digest);
             }
         }
     }
     let mut listed = Vec::new();
-    for record in &records {
+    for record in records.values() {
         let names = names.remove(&record.digest).unwrap_or_default();
-        // What only an index holds is shown by the name of the index, or by no name at all.
-        let of_index = record.image().is_none() || held.contains(&record.digest);
-        if names.is_empty() && of_index && !is_chosen_alone(&records, record) {
+        let digests = indexes.remove(&record.digest).unwrap_or_default();
+        // What an index holds for other platforms is shown with the index, or not at all.
+        let of_index =
+            record.image().is_none() || (!digests.is_empty() && !lone.contains(&record.digest));
+        if names.is_empty() && of_index {
             continue;
         }
-        let digests = indexes.remove(&record.digest).unwrap_or_default();
         listed.push(describe(store, record, names, &digests, share));
     }
     listed.sort_by(|a, b| {
@@ -102,15 +103,6 @@ pub fn images(store: &Store, share: Option<&Path>) -> Result<Vec<Listed>, Failur
             .then_with(|| a.names.cmp(&b.names))
     });
     Ok(listed)
-}
-
-/// Whether an image without a name was chosen from an index that has none either: an untagged pull.
-fn is_chosen_alone(records: &[ImageRecord], record: &ImageRecord) -> bool {
-    record.image().is_some()
-        && records.iter().any(|other| {
-            matches!(&other.content, RecordContent::Index { chosen, present }
-                if *chosen == Some(record.digest) && present.len() == 1)
-        })
 }
 
 fn describe(
