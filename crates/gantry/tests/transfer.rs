@@ -185,6 +185,54 @@ fn our_registry_serves_pulls_and_a_shared_tree() {
 }
 
 #[test]
+fn privileged_podman_pulls_what_we_push_and_lists_it_as_we_do() {
+    needs!(["tiny"], ["skopeo", "docker-registry", "podman"]);
+    if !is_root() {
+        skip!("podman as another user needs a user's session");
+    }
+    let world = World::new();
+    let registry = world.registry("registry");
+    let name = format!("{}/team/tiny:v1", registry.address());
+    let layout = gantry_testkit::fixtures::reference("tiny").unwrap();
+    world.gantry(["pull", &layout]);
+    world.gantry(["push", "tiny", &name]);
+    let id = world.gantry(["pull", &name]);
+    // podman takes no longer one than 50 bytes.
+    let runroot = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
+    let podman = |arguments: &[&str]| {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(world.dir.join("podman"));
+        command.arg("--runroot").arg(runroot.path());
+        command.args(["--storage-driver", "vfs"]).args(arguments);
+        let output = tool::run(&mut command).unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    };
+    assert_eq!(podman(&["pull", "-q", "--tls-verify=false", &name]), id);
+    let theirs: Value = serde_json::from_str(&podman(&["images", "--format", "json"])).unwrap();
+    let ours = world.json(["images", "--json", &name]);
+    for member in [
+        "Id",
+        "RepoDigests",
+        "Names",
+        "Digest",
+        "Created",
+        "CreatedAt",
+        "Labels",
+    ] {
+        assert_eq!(ours[0][member], theirs[0][member], "{member}");
+    }
+    let theirs = podman(&["history", "--format", "json", &id]);
+    let theirs: Value = serde_json::from_str(&theirs).unwrap();
+    let ours = world.json(["history", "--json", &name]);
+    for member in ["created", "CreatedBy"] {
+        assert_eq!(ours[0][member], theirs[0][member], "{member}");
+    }
+}
+
+#[test]
 fn an_index_is_pulled_for_this_machine_and_copied_whole() {
     needs!([""; 0], PEERS);
     let world = World::new();

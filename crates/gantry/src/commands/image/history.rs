@@ -3,13 +3,16 @@
 
 use std::process::ExitCode;
 
+use gantry_layer::changes::{Change, Operation};
+use gantry_layer::tree::NodeKind;
+use gantry_oci::DiffId;
 use gantry_oci::config::History as Step;
 use gantry_store::Store;
 use serde::Serialize;
 
 use super::endpoint;
 use crate::context::Context;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::{lookup, output, when};
 
 /// How much of a command a table shows.
@@ -28,12 +31,13 @@ pub struct History {
     no_trunc: bool,
 }
 
+/// A step, with the members of `podman history --format json`.
 #[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
 struct Row {
     created: Option<String>,
+    #[serde(rename = "CreatedBy")]
     created_by: String,
-    /// Bytes of the layer as it was moved; 0 for a step that made none.
+    /// Bytes of the files that the layer brings; 0 for a step that made none.
     size: u64,
     comment: String,
 }
@@ -45,21 +49,17 @@ impl History {
         let found = lookup::find(&store, &self.image, &endpoint::search_registries()?)?;
         let record = store.as_image(found.record)?;
         let config = store.config(&record)?;
-        let mut sizes = record
-            .image()
-            .into_iter()
-            .flat_map(|facts| facts.layers.iter().map(|layer| layer.size_bytes));
-        let mut rows: Vec<Row> = config
-            .history
-            .into_iter()
-            .map(|step| {
-                let size = match step.empty_layer {
-                    Some(true) => 0,
-                    _ => sizes.next().unwrap_or(0),
-                };
-                row(step, size)
-            })
-            .collect();
+        let facts = record.image();
+        let mut layers = facts.into_iter().flat_map(|facts| &facts.layers);
+        let mut rows = Vec::new();
+        for step in config.history {
+            let layer = match step.empty_layer {
+                Some(true) => None,
+                _ => layers.next(),
+            };
+            let size = layer.map_or(Ok(0), |layer| file_bytes(&store, &layer.diff_id))?;
+            rows.push(row(step, size));
+        }
         rows.reverse();
         if self.json {
             output::json(&rows)?;
@@ -84,6 +84,24 @@ impl History {
             row.comment,
         ]
     }
+}
+
+fn file_bytes(store: &Store, layer: &DiffId) -> Result<u64, Failure> {
+    let Some(changes) = store.layer_changes(layer)? else {
+        return Ok(0);
+    };
+    let size = |change: &Change| match &change.operation {
+        Operation::Upsert {
+            kind: NodeKind::File(content),
+            ..
+        } => content.size_bytes(),
+        _ => 0,
+    };
+    Ok(changes
+        .changes
+        .iter()
+        .map(size)
+        .fold(0, u64::saturating_add))
 }
 
 fn row(step: Step, size: u64) -> Row {
