@@ -63,13 +63,22 @@ pub enum DecompressError {
     /// Bytes follow the last gzip member.
     #[error("layer goes on after the end of its compressed data")]
     TrailingGarbage,
+    /// The compressed data is not what the algorithm makes.
+    #[error("layer does not decompress: {why}")]
+    Damaged {
+        /// What the decompressor says.
+        why: String,
+    },
 }
 
 impl DecompressError {
-    /// What looks like a bomb or a trick is `Unsafe`.
+    /// What looks like a bomb or a trick is `Unsafe`, damage `Corrupt`.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        Kind::Unsafe
+        match self {
+            Self::Damaged { .. } => Kind::Corrupt,
+            _ => Kind::Unsafe,
+        }
     }
 
     /// The decompression error inside an I/O error, if that is what it is.
@@ -85,16 +94,19 @@ impl From<DecompressError> for io::Error {
     }
 }
 
-/// Counts what was taken from the compressed side.
+/// Counts what was taken from the compressed side, and knows whose errors are whose.
 #[derive(Debug)]
 struct Counted<R> {
     inner: R,
     taken: u64,
+    failed: bool,
 }
 
 impl<R: BufRead> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let result = self.inner.read(buffer);
+        self.failed |= result.is_err();
+        let count = result?;
         self.taken += count as u64;
         Ok(count)
     }
@@ -102,7 +114,9 @@ impl<R: BufRead> Read for Counted<R> {
 
 impl<R: BufRead> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        let result = self.inner.fill_buf();
+        self.failed |= result.is_err();
+        result
     }
 
     fn consume(&mut self, count: usize) {
@@ -150,6 +164,7 @@ impl<R: BufRead> Decoder<R> {
         let blob = Counted {
             inner: blob,
             taken: 0,
+            failed: false,
         };
         let inner = match compression {
             Compression::None => Inner::Plain(blob),
@@ -170,12 +185,29 @@ impl<R: BufRead> Decoder<R> {
         })
     }
 
-    fn taken(&self) -> u64 {
+    fn blob(&self) -> Option<&Counted<R>> {
         match &self.inner {
-            Inner::Plain(blob) => blob.taken,
-            Inner::Gzip { decoder, .. } => decoder.get_ref().taken,
-            Inner::Zstd(decoder) => decoder.get_ref().taken,
-            Inner::Broken => 0,
+            Inner::Plain(blob) => Some(blob),
+            Inner::Gzip { decoder, .. } => Some(decoder.get_ref()),
+            Inner::Zstd(decoder) => Some(decoder.get_ref()),
+            Inner::Broken => None,
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        self.blob().map_or(0, |blob| blob.taken)
+    }
+
+    /// Gives a name to what a decompressor says of damaged data; what the blob's own reader says stays as it is.
+    fn named(&self, error: io::Error) -> io::Error {
+        let ours = self.blob().is_none_or(|blob| !blob.failed)
+            && DecompressError::find(&error).is_none()
+            && error.kind() != io::ErrorKind::Interrupted;
+        if ours {
+            let why = error.to_string();
+            DecompressError::Damaged { why }.into()
+        } else {
+            error
         }
     }
 
@@ -228,7 +260,7 @@ impl<R: BufRead> Read for Decoder<R> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let count = self.read_some(buffer)?;
+        let count = self.read_some(buffer).map_err(|error| self.named(error))?;
         self.produced += count as u64;
         if self.produced > self.limits.layer_bytes {
             return Err(DecompressError::TooLarge {

@@ -116,6 +116,8 @@ pub struct Image {
     pub media_type: String,
     /// Configuration and layers.
     pub blobs: Vec<Vec<u8>>,
+    /// What an index names.
+    pub children: Vec<Image>,
 }
 
 impl Image {
@@ -170,7 +172,39 @@ impl Image {
             manifest,
             media_type: media_type.to_owned(),
             blobs: blobs.collect(),
+            children: Vec::new(),
         }
+    }
+
+    /// An index of these images; `entries` describes them, truly or not.
+    #[must_use]
+    pub fn index(children: &[Self], entries: &[Value]) -> Self {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        Self {
+            manifest: index.to_string().into(),
+            media_type: INDEX.to_owned(),
+            blobs: Vec::new(),
+            children: children.to_vec(),
+        }
+    }
+
+    /// An honest descriptor of the manifest, for this machine's platform.
+    #[must_use]
+    pub fn entry(&self) -> Value {
+        let platform = gantry_oci::Platform::host();
+        let mut entry = descriptor(&self.media_type, &self.manifest);
+        entry["platform"] = json!({"os": platform.os, "architecture": platform.architecture});
+        entry
+    }
+
+    /// All bytes that belong to the image: blobs, manifest, and those of children.
+    fn everything(&self) -> Vec<&Vec<u8>> {
+        let children = self.children.iter().flat_map(Self::everything);
+        self.blobs
+            .iter()
+            .chain([&self.manifest])
+            .chain(children)
+            .collect()
     }
 
     /// The manifest's digest.
@@ -186,7 +220,7 @@ impl Image {
     pub fn write_layout(&self, dir: &Path, name: &str) -> Result<()> {
         let mut entry = descriptor(&self.media_type, &self.manifest);
         entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-        write_layout(dir, &entry, self.blobs.iter().chain([&self.manifest]))
+        write_layout(dir, &entry, self.everything())
     }
 }
 

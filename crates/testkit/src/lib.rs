@@ -4,6 +4,7 @@
 //! - [`scratch`]: a temporary directory on a stock ext4, whatever the machine's own file system does;
 //! - [`tree`]: what a directory tree holds, and how two of them differ;
 //! - [`image`] and [`tar`]: small images from a few lines, well formed or hostile;
+//! - [`corpus`]: hostile images by name, and the verdicts that they must get everywhere;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
@@ -11,6 +12,7 @@
 //! Errors are `anyhow`: every caller is a test or a developer's program.
 #![forbid(unsafe_code)]
 
+pub mod corpus;
 pub mod fixtures;
 pub mod image;
 pub mod scratch;

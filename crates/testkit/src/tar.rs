@@ -91,16 +91,24 @@ pub fn file(name: impl AsRef<[u8]>, contents: impl AsRef<[u8]>) -> Vec<u8> {
     data(header(b'0', name, "", contents.len() as u64), contents)
 }
 
-/// A symbolic link.
+/// A symbolic link, with an extension for a long target.
 #[must_use]
 pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Vec<u8> {
-    header(b'2', name, target, 0)
+    link(b'2', name, target.as_ref())
 }
 
-/// A hard link.
+/// A hard link, with an extension for a long target.
 #[must_use]
 pub fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Vec<u8> {
-    header(b'1', name, target, 0)
+    link(b'1', name, target.as_ref())
+}
+
+fn link(type_flag: u8, name: impl AsRef<[u8]>, target: &[u8]) -> Vec<u8> {
+    if target.len() <= 100 {
+        return header(type_flag, name, target, 0);
+    }
+    let extension = long(b'K', &[target, b"\0"].concat());
+    [extension, header(type_flag, name, "", 0)].concat()
 }
 
 /// A character device.
