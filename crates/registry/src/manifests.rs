@@ -81,11 +81,8 @@ fn load(
     digest: &ManifestDigest,
 ) -> Result<Option<(Vec<u8>, String)>, ApiError> {
     let io = |error: std::io::Error| ApiError::io("read the manifest", &error);
-    let Some(media_type) = registry
-        .state
-        .marker_text(repository, Member::Manifest, digest.digest())
-        .map_err(io)?
-    else {
+    let facts = registry.state.manifest_facts(repository, digest.digest());
+    let Some((media_type, _)) = facts.map_err(io)? else {
         return Ok(None);
     };
     let bytes = std::fs::read(registry.state.blob_path(digest.digest())).map_err(io)?;
@@ -134,10 +131,10 @@ fn accept(
             }
             _ => ApiError::of_image(error.kind(), "refuse the manifest", &error),
         })?;
-    check_members(registry, repository, &manifest)?;
+    let depth = check_members(registry, repository, &manifest)?;
     registry
         .pipeline
-        .accept(&registry.state, repository, tag, &manifest)?;
+        .accept(&registry.state, repository, tag, &manifest, depth)?;
     note_subject(registry, repository, &manifest)?;
     let mut answer = Answer::new(StatusCode::CREATED)
         .header(
@@ -154,12 +151,13 @@ fn accept(
     Ok(answer.done())
 }
 
-/// Checks that everything the document points at is in this repository, with the size it says.
+/// Checks that everything the document points at is in this repository, with the size and type it says. Answers over
+/// how many indexes the document leads to images.
 fn check_members(
     registry: &Registry,
     repository: &Repository,
     manifest: &ManifestBytes,
-) -> Result<(), ApiError> {
+) -> Result<usize, ApiError> {
     let missing = |what: &str, digest: &Digest| {
         ApiError::new(
             Code::ManifestBlobUnknown,
@@ -197,20 +195,39 @@ fn check_members(
                 }
                 check_size(blob)?;
             }
+            Ok(0)
         }
         Document::Index(index) => {
+            let mut depth = 1;
             for entry in &index.manifests {
-                if !registry
-                    .state
-                    .has(repository, Member::Manifest, &entry.digest)
-                {
-                    return Err(missing("manifest", &entry.digest));
+                let facts = registry.state.manifest_facts(repository, &entry.digest);
+                let (media_type, below) = facts
+                    .map_err(|error| ApiError::io("look at a manifest", &error))?
+                    .ok_or_else(|| missing("manifest", &entry.digest))?;
+                if entry.media_type.as_str() != media_type {
+                    return Err(ApiError::new(
+                        Code::ManifestInvalid,
+                        format!(
+                            "manifest {} is a {media_type}, not a {}",
+                            entry.digest, entry.media_type
+                        ),
+                    ));
                 }
                 check_size(entry)?;
+                depth = depth.max(below + 1);
             }
+            if depth > registry.limits.index_depth {
+                return Err(ApiError::new(
+                    Code::ManifestInvalid,
+                    format!(
+                        "the index leads to its images over {depth} indexes; at most {} are allowed",
+                        registry.limits.index_depth
+                    ),
+                ));
+            }
+            Ok(depth)
         }
     }
-    Ok(())
 }
 
 /// An entry of the referrers list.

@@ -118,7 +118,7 @@ impl Pipeline {
         self.rules.of(repository)
     }
 
-    /// Accepts a document that was checked against its repository, and moves the tag.
+    /// Accepts a document that was checked against its repository, and moves the tag; `depth` is kept with it.
     ///
     /// # Errors
     /// What is wrong with the image, or with this registry; nothing is visible then.
@@ -128,6 +128,7 @@ impl Pipeline {
         repository: &Repository,
         tag: Option<&Tag>,
         manifest: &ManifestBytes,
+        depth: usize,
     ) -> Result<(), ApiError> {
         if let Some(tag) = tag {
             self.check_collision(state, repository, tag)?;
@@ -140,7 +141,7 @@ impl Pipeline {
                     .into_iter()
                     .collect();
                 let (ingest, config) = self.explode(state, repository, document, faces)?;
-                self.admit(state, repository, manifest)?;
+                self.admit(state, repository, manifest, depth)?;
                 let commit = CommitImage {
                     manifest,
                     config: &config,
@@ -157,7 +158,7 @@ impl Pipeline {
                     .map(|tag| own_name(repository, tag))
                     .into_iter()
                     .collect();
-                self.admit(state, repository, manifest)?;
+                self.admit(state, repository, manifest, depth)?;
                 let chosen = choose_platform(index, &Platform::host())
                     .ok()
                     .map(|choice| ManifestDigest::from_digest(choice.descriptor.digest))
@@ -173,7 +174,7 @@ impl Pipeline {
                 self.forget_artifact_tag(repository, tag)
             }
             _ => {
-                self.admit(state, repository, manifest)?;
+                self.admit(state, repository, manifest, depth)?;
                 tag.map_or(Ok(()), |tag| {
                     self.tag_artifact(repository, tag, manifest.digest())
                 })
@@ -241,18 +242,13 @@ impl Pipeline {
         state: &State,
         repository: &Repository,
         manifest: &ManifestBytes,
+        depth: usize,
     ) -> Result<(), ApiError> {
         let digest = manifest.digest().digest();
+        let facts = format!("{}\n{depth}\n", manifest.media_type());
         state
             .put_bytes(digest, manifest.bytes())
-            .and_then(|()| {
-                state.admit(
-                    repository,
-                    Member::Manifest,
-                    digest,
-                    manifest.media_type().as_str(),
-                )
-            })
+            .and_then(|()| state.admit(repository, Member::Manifest, digest, &facts))
             .map_err(|error| ApiError::io("keep the manifest", &error))
     }
 

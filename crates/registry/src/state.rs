@@ -6,7 +6,7 @@
 //! <root>/registry/uploads/<uuid>                           unfinished uploads
 //! <root>/registry/repos/<repository, / as +>/
 //!     blobs/<alg>:<hex>                                    empty: the blob may be read here
-//!     manifests/<alg>:<hex>                                the media type: so may the manifest
+//!     manifests/<alg>:<hex>                                media type, depth: so may the manifest
 //!     referrers/<alg>:<hex of subject>/<alg>:<hex>         a descriptor: that manifest speaks of the subject
 //! <root>/registry/unpacked/<alg>:<hex>                     a diffID: what that blob was found to unpack to
 //! ```
@@ -123,11 +123,25 @@ impl State {
         self.marker(repository, member, digest).is_file()
     }
 
-    /// What stands in the marker: a manifest's media type.
+    /// A manifest's media type, and over how many indexes it leads to images: 0 for an image.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn marker_text(
+    pub fn manifest_facts(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> io::Result<Option<(String, usize)>> {
+        let text = self.marker_text(repository, Member::Manifest, digest)?;
+        Ok(text.map(|text| {
+            let mut lines = text.lines();
+            let media_type = lines.next().unwrap_or_default().to_owned();
+            let depth = lines.next().and_then(|depth| depth.parse().ok());
+            (media_type, depth.unwrap_or(0))
+        }))
+    }
+
+    fn marker_text(
         &self,
         repository: &Repository,
         member: Member,

@@ -147,7 +147,9 @@ struct StoreWriter {
 #[async_trait]
 impl ImageWriter for StoreWriter {
     async fn ask_layer(&self, layer: &Layer) -> Result<LayerAnswer, EndpointError> {
-        let diff_id = layer.diff_id.ok_or_else(|| {
+        // A layer that the store has would be taken unseen, whatever it is called.
+        let known = layer.descriptor.media_type.layer_compression();
+        let diff_id = layer.diff_id.filter(|_| known.is_some()).ok_or_else(|| {
             EndpointError::new(
                 Kind::Unsupported,
                 format!(

@@ -100,7 +100,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotAStore`], [`StoreError::Format`], or the kernel's refusal.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let store = Self::open_with(path, true)?;
+        Self::open_limited(path, Limits::DEFAULT)
+    }
+
+    /// Opens the store in `path` for reading and writing, with other caps on images than the usual ones.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_limited(path: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let store = Self::open_with(path, true, limits)?;
         store.reclaim_staging()?;
         Ok(store)
     }
@@ -121,10 +129,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotAStore`], [`StoreError::Format`], or the kernel's refusal.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, false)
+        Self::open_with(path, false, Limits::DEFAULT)
     }
 
-    fn open_with(path: &Path, writable: bool) -> Result<Self, StoreError> {
+    fn open_with(path: &Path, writable: bool, limits: Limits) -> Result<Self, StoreError> {
         let root = match open_root(path) {
             Err(error) if error.kind() == gantry_oci::Kind::NotFound => {
                 return Err(StoreError::NotAStore { path: path.into() });
@@ -140,7 +148,7 @@ impl Store {
                 root,
                 marker,
                 writable,
-                limits: Limits::DEFAULT,
+                limits,
                 features: OnceLock::new(),
             }),
         })

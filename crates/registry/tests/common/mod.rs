@@ -183,6 +183,12 @@ impl Connection {
         drop(self.stream.get_mut().write_all(bytes));
     }
 
+    /// Says that nothing more will come, as a client that dies does.
+    pub fn shut(&self) {
+        let stream = self.stream.get_ref();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Sends the head of a request whose body the caller writes.
     pub fn begin(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n");
@@ -307,7 +313,14 @@ pub fn visible(root: &Path) -> Vec<String> {
         for entry in std::fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             let relative = path.strip_prefix(root).unwrap().to_owned();
-            let private = ["locks", "staging", "blobs", "registry/uploads", "leases"];
+            let private = [
+                "locks",
+                "staging",
+                "blobs",
+                "registry/uploads",
+                "registry/unpacked",
+                "leases",
+            ];
             if private.iter().any(|name| relative.starts_with(name)) {
                 continue;
             }

@@ -157,6 +157,22 @@ impl Inner {
                 kind: gantry_oci::Kind::Corrupt,
             });
         }
+        let stated = manifest.config.size_bytes;
+        if bytes.len() as u64 != stated {
+            return Err(IngestError::Config {
+                manifest: *digest.digest(),
+                why: format!("it has {} bytes, not {stated}", bytes.len()),
+                kind: gantry_oci::Kind::Corrupt,
+            });
+        }
+        for layer in &manifest.layers {
+            if layer.media_type.layer_compression().is_none() {
+                return Err(IngestError::NotAnImage {
+                    manifest: *digest.digest(),
+                    why: format!("{} is no layer's media type", layer.media_type),
+                });
+            }
+        }
         let config = ImageConfig::parse(bytes, manifest.layers.len(), self.store.limits())
             .map_err(|error| IngestError::Config {
                 manifest: *digest.digest(),
