@@ -88,7 +88,8 @@ impl Counter {
             Show::Json(what) => {
                 let hundredth = done.saturating_mul(100).checked_div(all).unwrap_or(100);
                 if self.told.fetch_max(hundredth, Ordering::Relaxed) < hundredth {
-                    let event = serde_json::json!({"event": what.replace(' ', "-"), "done": done, "all": all});
+                    let what = what.replace(' ', "-");
+                    let event = serde_json::json!({"event": what, "done": done, "all": all});
                     say_json(&event.to_string());
                 }
             }

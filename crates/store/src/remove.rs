@@ -88,6 +88,15 @@ impl Store {
 
     /// Removes everything that no name, lease or index leads to; only says what, if `dry_run`.
     ///
+    /// # Errors
+    /// As [`collect_with`](Self::collect_with).
+    pub fn collect(&self, dry_run: bool) -> Result<Collection, StoreError> {
+        self.collect_with(dry_run, &|_, _| {})
+    }
+
+    /// The same; `progress` is called with how many hundredths are done, and a hundred: half of them for reading what
+    /// the layers in use need, half for deleting.
+    ///
     /// # Concurrency
     /// Excludes ingests while it runs.
     ///
@@ -95,7 +104,11 @@ impl Store {
     /// [`StoreError::Busy`] while an ingest runs; [`StoreError::Corrupt`] or
     /// [`StoreError::Layer`] for a damaged record of something that is in use: nothing is removed
     /// on a guess.
-    pub fn collect(&self, dry_run: bool) -> Result<Collection, StoreError> {
+    pub fn collect_with(
+        &self,
+        dry_run: bool,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Collection, StoreError> {
         self.must_be_writable(|| "collect garbage".to_owned())?;
         let lock = self.lock_for_deletion(|| "collect garbage".to_owned())?;
         let live = self.live_images()?;
@@ -112,10 +125,12 @@ impl Store {
             }
         }
         let mut live_objects = HashSet::new();
-        for diff_id in self.layers()? {
-            if !live_layers.contains(&diff_id) {
-                collection.layers.push(diff_id);
-            } else if let Some(objects) = self.layer_objects(&diff_id)? {
+        let layers = self.layers()?;
+        for (done, diff_id) in (1..).zip(&layers) {
+            progress(done * 50 / layers.len() as u64, 100);
+            if !live_layers.contains(diff_id) {
+                collection.layers.push(*diff_id);
+            } else if let Some(objects) = self.layer_objects(diff_id)? {
                 live_objects.extend(objects.into_iter().map(|(id, _)| id));
             }
         }
@@ -138,7 +153,8 @@ impl Store {
             self.delete_image(&lock, digest)?;
         }
         self.delete_layers(&lock, &collection.layers)?;
-        for id in dead.keys() {
+        for (done, id) in (1..).zip(dead.keys()) {
+            progress(50 + done * 50 / collection.objects, 100);
             let path = format!("{}/{}", layout::OBJECTS, object_name(id));
             self.inner
                 .root

@@ -68,8 +68,16 @@ impl Store {
     /// Measures the store.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] or [`StoreError::Layer`] for a damaged record; the kernel's refusal.
+    /// As [`usage_with`](Self::usage_with).
     pub fn usage(&self) -> Result<Usage, StoreError> {
+        self.usage_with(&|_, _| {})
+    }
+
+    /// Measures the store; `progress` is called with the number of images looked at and of all.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] or [`StoreError::Layer`] for a damaged record; the kernel's refusal.
+    pub fn usage_with(&self, progress: &dyn Fn(u64, u64)) -> Result<Usage, StoreError> {
         let mut usage = Usage::default();
         let sizes = self.object_sizes()?;
         let mut names: BTreeMap<ManifestDigest, Vec<ImageName>> = BTreeMap::new();
@@ -79,10 +87,12 @@ impl Store {
         let mut layers = HashMap::new();
         let mut references: HashMap<ObjectId, u32> = HashMap::new();
         let mut images = Vec::new();
-        for digest in self.digests()? {
+        let digests = self.digests()?;
+        for (done, digest) in (1..).zip(&digests) {
+            progress(done, digests.len() as u64);
             usage.metadata_bytes +=
                 self.disk_bytes_below(&format!("{}/{digest}", layout::DIGESTS))?;
-            let Some(record) = self.image(&digest)? else {
+            let Some(record) = self.image(digest)? else {
                 continue;
             };
             let Some(facts) = record.image() else {
@@ -92,7 +102,7 @@ impl Store {
             for id in &objects {
                 *references.entry(*id).or_default() += 1;
             }
-            images.push((digest, facts.tree.size_bytes, objects));
+            images.push((*digest, facts.tree.size_bytes, objects));
         }
         for (digest, tree_bytes, objects) in images {
             let mut row = ImageUsage {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, human_bytes};
+use crate::progress::Counter;
 
 /// Show what images take on disk, and what sharing saves.
 ///
@@ -32,7 +33,11 @@ struct Report<'a> {
 impl Du {
     /// Measures.
     pub fn run(self, context: &Context) -> Outcome {
-        let usage = Store::open_read_only(&context.root)?.usage()?;
+        let store = Store::open_read_only(&context.root)?;
+        let counter = Counter::new(context.progress, "measure images");
+        let usage = store.usage_with(&|done, all| counter.at(done, all));
+        counter.finish();
+        let usage = usage?;
         if self.json {
             output::json(&Report {
                 saved_bytes: usage.saved_bytes(),

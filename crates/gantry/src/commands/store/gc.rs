@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::{self, human_bytes};
+use crate::progress::Counter;
 
 /// Delete what no name and no container leads to: images, their layers, and the contents that only they had.
 ///
@@ -33,7 +34,11 @@ struct Report<'a> {
 impl Gc {
     /// Collects.
     pub fn run(self, context: &Context) -> Outcome {
-        let collection = Store::open(&context.root)?.collect(self.dry_run)?;
+        let store = Store::open(&context.root)?;
+        let counter = Counter::new(context.progress, "collect garbage");
+        let collection = store.collect_with(self.dry_run, &|done, all| counter.at(done, all));
+        counter.finish();
+        let collection = collection?;
         if self.json {
             output::json(&Report {
                 dry_run: self.dry_run,
