@@ -96,10 +96,17 @@ impl From<PrepareError> for Failure {
 
 fn main() -> ExitCode {
     match prologue() {
-        Ok((control, begin)) => supervise(control, begin),
+        Ok((control, Task::Begin(begin))) => supervise(control, *begin),
+        Ok((_, Task::CleanUp(plan))) => clean_up_after_another(&plan),
         // Whoever started us sees the socket close.
         Err(_) => ExitCode::from(USAGE),
     }
+}
+
+/// What the first message asks.
+enum Task {
+    Begin(Box<Begin>),
+    CleanUp(Box<MonitorPlan>),
 }
 
 /// What arrives with the first message.
@@ -113,7 +120,7 @@ struct Begin {
     stderr: OwnedFd,
 }
 
-fn prologue() -> Result<(OwnedFd, Begin), SysError> {
+fn prologue() -> Result<(OwnedFd, Task), SysError> {
     let failed = |call: &'static str, errno| SysError::new(call, String::new(), errno);
     // Fails where we lead a session already, which is as good.
     rustix::process::setsid().ok();
@@ -126,8 +133,13 @@ fn prologue() -> Result<(OwnedFd, Begin), SysError> {
     let mut buffer = vec![0; MESSAGE_MAX_BYTES];
     let (length, fds) = socket::receive(&control, &mut buffer, false)?;
     let malformed = || failed("recvmsg", gantry_sys::Errno::PROTO);
-    let Ok(Request::Begin { plan }) = decode(&buffer[..length]) else {
-        return Err(malformed());
+    let plan = match decode(&buffer[..length]) {
+        Ok(Request::Begin { plan }) => plan,
+        Ok(Request::CleanUp { plan }) => {
+            let plan = read_plan(&plan).map_err(|_| malformed())?;
+            return Ok((control, Task::CleanUp(Box::new(plan))));
+        }
+        _ => return Err(malformed()),
     };
     let [lock, stdin, stdout, stderr]: [OwnedFd; 4] = fds.try_into().map_err(|_| malformed())?;
     let plan = read_plan(&plan).map_err(|_| malformed())?;
@@ -139,7 +151,7 @@ fn prologue() -> Result<(OwnedFd, Begin), SysError> {
         stdout,
         stderr,
     };
-    Ok((control, begin))
+    Ok((control, Task::Begin(Box::new(begin))))
 }
 
 fn read_plan(path: &Path) -> std::io::Result<MonitorPlan> {
@@ -174,6 +186,19 @@ fn supervise(control: OwnedFd, begin: Begin) -> ExitCode {
             ExitCode::from(OURS)
         }
     }
+}
+
+/// The other monitor's mounts went with it; what the runtime keeps, and its control groups, did not.
+fn clean_up_after_another(plan: &MonitorPlan) -> ExitCode {
+    if stage::enter(plan).is_err() {
+        return ExitCode::from(OURS);
+    }
+    let home = Home {
+        state_dir: plan.state_dir.clone(),
+        data_dir: plan.data_dir.clone(),
+    };
+    clean_up(plan, &home, false);
+    ExitCode::SUCCESS
 }
 
 /// Prepares, starts, watches; answers how the program ended once everything is cleaned up.

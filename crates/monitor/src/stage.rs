@@ -41,6 +41,14 @@ fn io_failure(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
 
 /// Makes the bundle.
 pub(crate) fn stage(plan: &MonitorPlan) -> Result<(), Failure> {
+    enter(plan)?;
+    let root = mount_rootfs(plan)?;
+    fill_volumes(plan, &root)?;
+    write_bundle(plan, &root)
+}
+
+/// Enters a mount namespace that looks as the runtime needs it.
+pub(crate) fn enter(plan: &MonitorPlan) -> Result<(), Failure> {
     mount::enter_private_namespace()
         .map_err(|error| Failure::refused("make a mount namespace", &error))?;
     for path in &plan.hidden_mounts {
@@ -51,9 +59,7 @@ pub(crate) fn stage(plan: &MonitorPlan) -> Result<(), Failure> {
             _ => {}
         }
     }
-    let root = mount_rootfs(plan)?;
-    fill_volumes(plan, &root)?;
-    write_bundle(plan, &root)
+    Ok(())
 }
 
 /// Takes the mounts back; false if one of them stays.

@@ -18,7 +18,9 @@
 //! ```text
 //!            lock held, no process.json   lock held        lock free
 //! record ──► Starting ──────────────────► Running ──────┐
-//!                 └──────────────────────────┴──────────┼─► exit.json? Exited : Lost
+//!                 └──────────────────────────┴──────────┼─► exit.json? Exited
+//!                                                       ├─► the process lives? Unwatched
+//!                                                       └─► Lost
 //! ```
 //!
 //! Nobody writes a status: it is derived, so a killed monitor or a power cut cannot leave a wrong one.
@@ -31,6 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_oci::Kind;
 use gantry_sys::lock::{LockMode, OfdLock};
+use gantry_sys::proc::Proc;
 use gantry_sys::root::RootDir;
 use gantry_sys::{Errno, SysError};
 use rustix::fs::{Mode, OFlags};
@@ -198,8 +201,37 @@ pub enum Status {
     Running(ProcessRecord),
     /// Its program has ended.
     Exited(ExitRecord),
+    /// Its program runs, but its monitor was killed: nobody will know how it ends.
+    Unwatched(ProcessRecord),
     /// Its monitor was killed, or the machine went down: nobody knows how it ended.
     Lost,
+}
+
+impl Status {
+    /// The program's process, while it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessRecord> {
+        match self {
+            Self::Running(process) | Self::Unwatched(process) => Some(*process),
+            Self::Starting | Self::Exited(_) | Self::Lost => None,
+        }
+    }
+
+    /// Whether it may still do something.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self, Self::Starting) || self.process().is_some()
+    }
+}
+
+impl ProcessRecord {
+    /// Whether this very process still exists.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn is_alive(&self) -> std::result::Result<bool, SysError> {
+        Ok(Proc::open()?.start_time(self.pid)? == Some(self.start_time))
+    }
 }
 
 /// Where containers lie.
@@ -476,7 +508,7 @@ impl Containers {
     /// # Errors
     /// [`ContainerError::Running`]; the kernel's refusal.
     pub fn remove(&self, container: &Container) -> Result<()> {
-        if container.is_held()? {
+        if container.status()?.is_alive() {
             return Err(ContainerError::Running {
                 id: container.record.id.chars().take(12).collect(),
             });
@@ -518,12 +550,25 @@ impl Container {
         if let Some(exit) = exit()? {
             return Ok(Status::Exited(exit));
         }
-        if self.is_held()? {
-            let process = read_json(&self.home.state_dir.join(PROCESS))?;
+        let held = self.is_held()?;
+        let process = read_json::<ProcessRecord>(&self.home.state_dir.join(PROCESS))?;
+        if held {
             return Ok(process.map_or(Status::Starting, Status::Running));
         }
         // It may have ended between the two looks.
-        Ok(exit()?.map_or(Status::Lost, Status::Exited))
+        if let Some(exit) = exit()? {
+            return Ok(Status::Exited(exit));
+        }
+        match process {
+            Some(process)
+                if process
+                    .is_alive()
+                    .map_err(sys_error("look at the container's process"))? =>
+            {
+                Ok(Status::Unwatched(process))
+            }
+            _ => Ok(Status::Lost),
+        }
     }
 }
 
@@ -630,6 +675,16 @@ mod tests {
         let home = new.home.clone();
         drop(new.lock);
         assert_eq!(found.status().unwrap(), Status::Lost);
+        let me = std::process::id();
+        let alive = ProcessRecord {
+            pid: me,
+            start_time: Proc::open().unwrap().start_time(me).unwrap().unwrap(),
+            started_unix_s: 3,
+        };
+        home.put_process(&alive).unwrap();
+        assert_eq!(found.status().unwrap(), Status::Unwatched(alive));
+        assert_eq!(containers.remove(&found).unwrap_err().kind(), Kind::Busy);
+        home.put_process(&process).unwrap();
         let exit = ExitRecord {
             exit: Exit::Code(3),
             ended_unix_s: 4,

@@ -94,6 +94,12 @@ pub enum Request {
         /// The plan's file.
         plan: PathBuf,
     },
+    /// Instead of beginning: removes what a monitor that was killed has left of a container whose
+    /// program has ended, and ends.
+    CleanUp {
+        /// The plan's file.
+        plan: PathBuf,
+    },
     /// Passes a signal to the container's process.
     Signal(u8),
     /// The terminal has another size.

@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use gantry_oci::Kind;
-use gantry_runtime::container::{ContainerRecord, Containers, NewContainer, unix_seconds};
+use gantry_runtime::container::{
+    Container, ContainerRecord, Containers, NewContainer, unix_seconds,
+};
 use gantry_runtime::driver::{self, RuntimePlaces};
 use gantry_runtime::host::probe_host;
 use gantry_runtime::options::{ContainerName, RunOptions};
@@ -198,18 +200,7 @@ impl Launch {
         let bytes = encode(plan).map_err(|error| Failure::new(Kind::Internal, error))?;
         std::fs::write(&path, bytes)
             .map_err(|error| Failure::from(error).context(format!("write {}", path.display())))?;
-        let (control, theirs) = socket::message_pair()?;
-        let monitor = Command::new(program)
-            .arg(&plan.id)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                Failure::from(error).context(format!("execute {}", program.display()))
-            })?;
+        let (monitor, control) = spawn_monitor(program, &plan.id)?;
         if !found.shared {
             lease(found, &monitor, &plan.id)?;
         }
@@ -239,6 +230,40 @@ impl Launch {
             input,
         })
     }
+}
+
+/// A monitor that waits for its first message, and our end of its socket.
+fn spawn_monitor(program: &Path, id: &str) -> Result<(Child, OwnedFd), Failure> {
+    let (control, theirs) = socket::message_pair()?;
+    let monitor = Command::new(program)
+        .arg(id)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| Failure::from(error).context(format!("execute {}", program.display())))?;
+    Ok((monitor, control))
+}
+
+/// Removes what a monitor that was killed has left of a container whose program has ended; does
+/// nothing after one that cleaned up itself.
+///
+/// # Errors
+/// No monitor can be executed.
+pub fn clean_up(container: &Container) -> Result<(), Failure> {
+    let plan = container.home.state_dir.join(PLAN_FILE);
+    if !container.home.state_dir.join("oci").exists() || !plan.exists() {
+        return Ok(());
+    }
+    let (mut monitor, control) = spawn_monitor(&find_monitor()?, &container.record.id)?;
+    let message =
+        encode(&Request::CleanUp { plan }).map_err(|error| Failure::new(Kind::Internal, error))?;
+    socket::send(&control, &message, &[])?;
+    // What it could not remove is found by the caller.
+    monitor.wait()?;
+    Ok(())
 }
 
 /// Keeps the image from being collected as long as the monitor lives.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gantry_oci::Kind;
-use gantry_runtime::container::{Container, Containers, Status};
+use gantry_runtime::container::{Container, Containers};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -106,8 +106,7 @@ impl Logs {
 }
 
 fn has_ended(container: &Container) -> Result<bool, Failure> {
-    Ok(!container.home.state_dir.exists()
-        || matches!(container.status()?, Status::Exited(_) | Status::Lost))
+    Ok(!container.home.state_dir.exists() || !container.status()?.is_alive())
 }
 
 /// The entries of files that are full, the oldest first.

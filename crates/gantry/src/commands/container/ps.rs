@@ -54,7 +54,7 @@ impl Ps {
         let mut rows = Vec::new();
         for container in Containers::new(&context.root, &context.runroot).list()? {
             let status = container.status()?;
-            if self.all || matches!(status, Status::Starting | Status::Running(_)) {
+            if self.all || status.is_alive() {
                 rows.push(row(container, status));
             }
         }
@@ -119,6 +119,13 @@ fn row(container: Container, status: Status) -> Row {
             "exited",
             format!("Exited ({}) {}", exit.exit.status(), ago(exit.ended_unix_s)),
         ),
+        Status::Unwatched(process) => (
+            "unwatched",
+            format!(
+                "Up {}, but its monitor was killed",
+                ago(process.started_unix_s).trim_end_matches(" ago")
+            ),
+        ),
         Status::Lost => (
             "lost",
             "Lost: its monitor was killed, or the machine went down".to_owned(),
@@ -138,10 +145,7 @@ fn row(container: Container, status: Status) -> Row {
             Status::Exited(exit) => Some(exit.exit.status()),
             _ => None,
         },
-        pid: match status {
-            Status::Running(process) => Some(process.pid),
-            _ => None,
-        },
+        pid: status.process().map(|process| process.pid),
         auto_remove: record.remove,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_runtime::container::{Containers, Status};
 
+use super::launch;
 use super::stop::{self, SIGKILL};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -38,7 +39,7 @@ impl Rm {
         };
         let mut failures = Vec::new();
         for container in chosen {
-            let runs = matches!(container.status()?, Status::Starting | Status::Running(_));
+            let runs = container.status()?.is_alive();
             if runs && self.all && !self.force {
                 continue;
             }
@@ -48,7 +49,11 @@ impl Rm {
             } else {
                 Ok(true)
             }
-            .and_then(|_| match containers.remove(&container) {
+            .and_then(|_| match container.status()? {
+                Status::Lost => launch::clean_up(&container),
+                _ => Ok(()),
+            })
+            .and_then(|()| match containers.remove(&container) {
                 Err(error) => Err(Failure::from(error).hint("--force kills it first")),
                 Ok(()) => output::line(&container.record.id),
             });

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use gantry_oci::Kind;
-use gantry_runtime::container::{Container, Containers, Status};
+use gantry_runtime::container::{Container, Containers};
 use gantry_runtime::options::SignalNumber;
-use gantry_sys::proc::Proc;
 use gantry_sys::{Errno, signal as sys_signal};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -49,7 +48,7 @@ impl Stop {
         let mut failures = Vec::new();
         let mut asked = Vec::new();
         for container in containers {
-            if let Status::Exited(_) | Status::Lost = container.status()? {
+            if !container.status()?.is_alive() {
                 output::line(&container.record.id)?;
                 continue;
             }
@@ -113,7 +112,7 @@ pub fn signal(container: &Container, signal: u8) -> Result<(), Failure> {
     let id = container.record.id.get(..12).unwrap_or_default();
     let context = || format!("send signal {signal} to container {id}");
     let not_running = || Failure::message(Kind::Busy, format!("{}: it does not run", context()));
-    let Status::Running(process) = container.status()? else {
+    let Some(process) = container.status()?.process() else {
         return Err(not_running());
     };
     let pid = i32::try_from(process.pid)
@@ -127,8 +126,7 @@ pub fn signal(container: &Container, signal: u8) -> Result<(), Failure> {
         }
     };
     // The number may have been given to another process; the descriptor holds on to the one we compare.
-    let proc = Proc::open()?;
-    if proc.start_time(process.pid)? != Some(process.start_time) {
+    if !process.is_alive()? {
         return Err(not_running());
     }
     match sys_signal::send(&fd, signal) {
@@ -146,7 +144,7 @@ pub fn wait(container: &Container, at_most: Option<Duration>) -> Result<bool, Fa
     loop {
         // One that removes itself is gone in the end.
         let gone = !container.home.state_dir.exists();
-        if gone || matches!(container.status()?, Status::Exited(_) | Status::Lost) {
+        if gone || !container.status()?.is_alive() {
             return Ok(true);
         }
         if at_most.is_some_and(|at_most| began.elapsed() >= at_most) {
