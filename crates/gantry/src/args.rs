@@ -60,6 +60,15 @@ pub struct Global {
     pub color: clap::ColorChoice,
 }
 
+/// The first word of the command line that is a verb, for when the line as a whole makes no sense.
+pub fn verb() -> Option<String> {
+    use clap::CommandFactory as _;
+    let known = Cli::command();
+    std::env::args()
+        .skip(1)
+        .find(|word| known.find_subcommand(word).is_some())
+}
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProgressMode {

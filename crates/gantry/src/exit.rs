@@ -178,10 +178,14 @@ pub fn report(failure: &Failure) -> ExitCode {
 }
 
 /// Prints clap's message (help and version go to standard output).
-pub fn of_usage(error: &clap::Error) -> ExitCode {
+pub fn of_usage(error: &clap::Error, verb: Option<&str>) -> ExitCode {
     // Nothing is left to do when even the terminal is gone.
     drop(error.print());
-    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    ExitCode::from(match (error.use_stderr(), verb) {
+        (false, _) => 0,
+        (true, Some("run")) => 125,
+        (true, _) => 2,
+    })
 }
 
 #[cfg(test)]

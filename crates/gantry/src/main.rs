@@ -21,7 +21,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::of_usage(&error),
+        Err(error) => return exit::of_usage(&error, args::verb().as_deref()),
     };
     output::start_logging(&cli.global);
     match context::Context::new(&cli.global)

@@ -83,7 +83,9 @@ impl From<PrepareError> for Failure {
             PrepareError::NoProgram { .. } => (127, FailureReason::NotFound),
             PrepareError::NotExecutable { .. } => (126, FailureReason::Invalid),
             PrepareError::Identity(_) => (OURS, FailureReason::NotFound),
-            PrepareError::TooLarge { .. } => (OURS, FailureReason::Unsafe),
+            PrepareError::TooLarge { .. } | PrepareError::Reserved { .. } => {
+                (OURS, FailureReason::Unsafe)
+            }
             _ => return Self::refused("prepare the container", &error),
         };
         let mut message = error.to_string();
@@ -217,15 +219,14 @@ fn run(
     }
     report(&Report::Started { pid: started.pid });
     let exit = relay::relay(plan, control, &begin.signals, &started, &sides);
+    let ended_unix_s = unix_seconds(SystemTime::now());
+    clean_up(plan, home, plan.remove);
     if !plan.remove {
-        let record = ExitRecord {
-            exit,
-            ended_unix_s: unix_seconds(SystemTime::now()),
-        };
-        // A record that cannot be written leaves the container "lost", which is true.
+        // Last: whoever reads it may remove the container. One that cannot be written leaves the
+        // container "lost", which is true.
+        let record = ExitRecord { exit, ended_unix_s };
         home.put_exit(&record).ok();
     }
-    clean_up(plan, home, plan.remove);
     Ok(exit)
 }
 

@@ -7,6 +7,7 @@
 //! they are written in pieces that a pipe which polls as writable takes whole.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use gantry_runtime::supervise::{Exit, MESSAGE_MAX_BYTES, MonitorPlan, Request, decode};
 use gantry_sys::signal::{self, SignalFd};
@@ -20,6 +21,9 @@ use crate::start::{Sides, Started, set_size};
 const BUFFER_BYTES: usize = 64 << 10;
 /// POSIX's least `PIPE_BUF` is smaller, Linux's is this.
 const PIECE_BYTES: usize = 4096;
+/// How long a program that has ended may take to become our child.
+const ADOPTION: Duration = Duration::from_secs(10);
+const ADOPTION_STEP: Duration = Duration::from_micros(200);
 /// Stands for a status that nobody knows.
 const UNKNOWN: u8 = 255;
 
@@ -139,6 +143,8 @@ struct Watch<'a> {
     terminal: Option<&'a OwnedFd>,
     /// The caller still listens.
     attached: bool,
+    /// When the program was first seen to have ended.
+    ended: Option<Instant>,
     exit: Option<Exit>,
 }
 
@@ -174,7 +180,14 @@ impl Watch<'_> {
         let status = match waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             Ok(Some(status)) => status,
             Ok(None) | Err(Errno::INTR) => return,
-            // The runtime kept it for itself, and with it the status.
+            // crun returns while a child of its, the program's parent, is still about to exit; only
+            // then the program is ours. A runtime that stays keeps the status for itself.
+            Err(Errno::CHILD)
+                if self.ended.get_or_insert_with(Instant::now).elapsed() < ADOPTION =>
+            {
+                std::thread::sleep(ADOPTION_STEP);
+                return;
+            }
             Err(_) => {
                 self.exit = Some(Exit::Code(UNKNOWN));
                 return;
@@ -212,6 +225,7 @@ pub(crate) fn relay(
         started,
         terminal,
         attached: true,
+        ended: None,
         exit: None,
     };
     loop {

@@ -82,6 +82,7 @@ fn mount_rootfs(plan: &MonitorPlan) -> Result<RootDir, Failure> {
         upper: None,
     };
     let root = mount_at(plan, &read_only, &target)?;
+    prepare::check_reserved(&root)?;
     let upper = match &plan.rootfs.upper {
         Some(upper) => upper.clone(),
         None if prepare::find_missing(&root, plan.draft.spec())?.is_empty() => return Ok(root),

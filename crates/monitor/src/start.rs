@@ -7,7 +7,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use gantry_runtime::driver::CONSOLE_SOCKET;
 use gantry_runtime::supervise::{FailureReason, MonitorPlan, WindowSize};
+use gantry_sys::root::RootDir;
 use gantry_sys::{Errno, socket};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -62,8 +64,9 @@ pub(crate) fn start(
     };
     let listener = if plan.terminal.is_some() {
         sides.stdin = plan.interactive.then_some(stdin);
-        let path = plan.state_dir.join("console.sock");
-        Some(socket::listen(&path).map_err(|error| Failure::refused("offer a terminal", &error))?)
+        let listener = RootDir::open_trusted(&plan.state_dir)
+            .and_then(|dir| socket::listen(&dir, CONSOLE_SOCKET));
+        Some(listener.map_err(|error| Failure::refused("offer a terminal", &error))?)
     } else {
         let (output, errors) = (output_pipe()?, output_pipe()?);
         if plan.interactive {

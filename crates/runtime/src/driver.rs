@@ -21,6 +21,10 @@ use crate::host::{Cgroups, HostFacts};
 use crate::options::RunOptions;
 use crate::spec::LimitSupport;
 
+/// The socket by which a runtime hands over the terminal, relative to the bundle, in which runtimes
+/// are started: an absolute path is easily longer than a socket's address may be.
+pub const CONSOLE_SOCKET: &str = "console.sock";
+
 /// A program with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandLine {
@@ -64,12 +68,6 @@ impl RuntimePlaces {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.bundle.join("runtime.log")
-    }
-
-    /// Where the runtime hands over the terminal.
-    #[must_use]
-    pub fn console(&self) -> PathBuf {
-        self.bundle.join("console.sock")
     }
 }
 
@@ -180,7 +178,7 @@ impl OciRuntime for RuncLike {
         args.extend(["--bundle".to_owned(), text(&places.bundle)]);
         args.extend(["--pid-file".to_owned(), text(&places.pid_file())]);
         if terminal {
-            args.extend(["--console-socket".to_owned(), text(&places.console())]);
+            args.extend(["--console-socket".to_owned(), CONSOLE_SOCKET.to_owned()]);
         }
         args.push(places.id.clone());
         command
@@ -327,7 +325,7 @@ mod tests {
             runc.run(&places(), &hybrid(), true).to_string(),
             "/usr/sbin/runc --root /run/gantry/containers/c1/oci --log /run/gantry/containers/c1/runtime.log \
              --log-format json run --detach --bundle /run/gantry/containers/c1 \
-             --pid-file /run/gantry/containers/c1/pid --console-socket /run/gantry/containers/c1/console.sock c1"
+             --pid-file /run/gantry/containers/c1/pid --console-socket console.sock c1"
         );
         assert_eq!(
             runc.delete(&places(), &hybrid()).to_string(),

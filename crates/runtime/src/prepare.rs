@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use gantry_oci::Kind;
-use gantry_sys::root::RootDir;
+use gantry_sys::root::{RootDir, type_at};
 use gantry_sys::{Errno, SysError};
 use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
@@ -40,6 +40,15 @@ pub enum PrepareError {
         /// What it is instead.
         what: &'static str,
     },
+    /// The image has a symlink where the kernel's file systems belong: runtimes have followed such
+    /// links out of the root (CVE-2026-41579, CVE-2026-47766 and others before).
+    #[error("use the image's root file system: its /{name} is {what}, not a directory")]
+    Reserved {
+        /// Which.
+        name: &'static str,
+        /// What it is instead.
+        what: &'static str,
+    },
     /// A file of the image is too large for what it is.
     #[error("read /etc/{name} of the image: larger than {max_bytes} bytes")]
     TooLarge {
@@ -67,10 +76,26 @@ impl PrepareError {
             Self::Identity(error) => error.kind(),
             Self::NoProgram { .. } => Kind::NotFound,
             Self::NotExecutable { .. } => Kind::InvalidInput,
-            Self::TooLarge { .. } => Kind::Unsafe,
+            Self::TooLarge { .. } | Self::Reserved { .. } => Kind::Unsafe,
             Self::Sys(error) => Kind::of_io(&error.source),
         }
     }
+}
+
+/// Refuses a root in which a place of the kernel's file systems is anything but a directory or absent.
+///
+/// # Errors
+/// [`PrepareError::Reserved`], the kernel's refusal.
+pub fn check_reserved(root: &RootDir) -> Result<(), PrepareError> {
+    for name in ["proc", "sys", "dev"] {
+        let what = match type_at(root, name.as_bytes())? {
+            None | Some(FileType::Directory) => continue,
+            Some(FileType::Symlink) => "a symbolic link",
+            Some(_) => "a file",
+        };
+        return Err(PrepareError::Reserved { name, what });
+    }
+    Ok(())
 }
 
 /// Reads a small regular file; empty if there is none.
@@ -366,6 +391,19 @@ mod tests {
             ["/dev", "/etc/hosts", "/run", "/srv/app"]
         );
         assert_eq!(find_occupied(&root, &spec).unwrap(), ["/tmp"]);
+    }
+
+    #[test]
+    fn symlink_in_the_place_of_dev_is_refused() {
+        let (dir, root) = image();
+        check_reserved(&root).unwrap();
+        symlink("/elsewhere", dir.path().join("dev")).unwrap();
+        let error = check_reserved(&root).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsafe);
+        assert_eq!(
+            error.to_string(),
+            "use the image's root file system: its /dev is a symbolic link, not a directory"
+        );
     }
 
     #[test]

@@ -8,8 +8,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// The most descriptors that one message carries here.
 pub const FDS_MAX: usize = 8;
@@ -87,13 +86,18 @@ pub fn receive(
     Ok((received.bytes, fds))
 }
 
-/// Listens on the path, which must not exist; for one connection that is accepted without waiting.
+/// Listens on a name of a directory, which must not exist there; for one connection that is accepted
+/// without waiting.
+///
+/// The directory's own path may be longer than an address holds.
 ///
 /// # Errors
-/// The kernel's refusal; `ENAMETOOLONG` for a path of more than 107 bytes.
-pub fn listen(path: &Path) -> Result<OwnedFd> {
-    let action = || format!("{path:?}");
-    let address = SocketAddrUnix::new(path).call("bind", action)?;
+/// The kernel's refusal.
+pub fn listen(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let dir = dir.as_fd();
+    let action = || format!("{}, {name:?}", describe_fd(dir));
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let address = SocketAddrUnix::new(path.as_str()).call("bind", action)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
@@ -139,6 +143,20 @@ mod tests {
         );
         drop(left);
         assert_eq!(receive(&right, &mut buffer, false).unwrap().0, 0);
+    }
+
+    #[test]
+    fn socket_of_a_deep_directory_can_be_reached_from_within_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(150));
+        std::fs::create_dir(&deep).unwrap();
+        let fd = std::fs::File::open(&deep).unwrap();
+        let listener = listen(&fd, "s").unwrap();
+        assert!(accept(&listener).unwrap_err().is(Errno::AGAIN));
+        let through = format!("/proc/self/fd/{}/s", fd.as_raw_fd());
+        let client = std::os::unix::net::UnixStream::connect(through).unwrap();
+        accept(&listener).unwrap();
+        drop(client);
     }
 
     #[test]
