@@ -162,6 +162,11 @@ fn print(report: &Report) -> Result<(), Failure> {
         (None, None) => String::new(),
     };
     let kernel = &report.kernel;
+    // Whoever may not mount is not told.
+    let has = |feature| match kernel.can_mount {
+        true => yes(feature),
+        false => "unknown".to_owned(),
+    };
     let mut rows = vec![
         ("version", report.version.to_owned()),
         ("root", report.root.display().to_string()),
@@ -178,10 +183,10 @@ fn print(report: &Report) -> Result<(), Failure> {
             format!("{}.{}", kernel.version.0, kernel.version.1),
         ),
         ("  may mount", yes(kernel.can_mount)),
-        ("  EROFS", yes(kernel.erofs)),
-        ("  EROFS from a file", yes(kernel.erofs_from_file)),
-        ("  overlay", yes(kernel.overlay)),
-        ("  data-only layers", yes(kernel.overlay_data_only)),
+        ("  EROFS", has(kernel.erofs)),
+        ("  EROFS from a file", has(kernel.erofs_from_file)),
+        ("  overlay", has(kernel.overlay)),
+        ("  data-only layers", has(kernel.overlay_data_only)),
         (
             "face that serves",
             format!("{} ({})", report.face.serves, report.face.why),
