@@ -176,7 +176,7 @@ impl Pipeline {
             _ => {
                 self.admit(state, repository, manifest, depth)?;
                 tag.map_or(Ok(()), |tag| {
-                    self.tag_artifact(repository, tag, manifest.digest())
+                    self.tag_artifact(state, repository, tag, manifest.digest())
                 })
             }
         }
@@ -377,21 +377,15 @@ impl Pipeline {
 
     fn tag_artifact(
         &self,
+        state: &State,
         repository: &Repository,
         tag: &Tag,
         digest: &ManifestDigest,
     ) -> Result<(), ApiError> {
-        let dir = self.artifact_tags(repository);
-        let write = || -> io::Result<()> {
-            std::fs::create_dir_all(&dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(&dir)?;
-            io::Write::write_all(&mut file, digest.to_string().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(dir.join(tag.as_str()))
-                .map_err(|error| error.error)?;
-            File::open(&dir)?.sync_all()
-        };
-        write().map_err(|error| ApiError::io("tag the manifest", &error))?;
+        let path = self.artifact_tags(repository).join(tag.as_str());
+        state
+            .write_durably(&path, digest.to_string().as_bytes())
+            .map_err(|error| ApiError::io("tag the manifest", &error))?;
         // The tag may have been an image's before.
         self.store
             .untag(&own_name(repository, tag))

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <root>/blobs/<alg>/<2 hex>/<hex>                         blobs as they were pushed
-//! <root>/registry/uploads/<uuid>                           unfinished uploads
+//! <root>/registry/uploads/<uuid>                           unfinished uploads; other names: files being written
 //! <root>/registry/repos/<repository, / as +>/
 //!     blobs/<alg>:<hex>                                    empty: the blob may be read here
 //!     manifests/<alg>:<hex>                                media type, depth: so may the manifest
@@ -167,7 +167,7 @@ impl State {
         if member == Member::Blob && marker.is_file() {
             return Ok(());
         }
-        write_durably(&marker, text.as_bytes())
+        self.write_durably(&marker, text.as_bytes())
     }
 
     /// Takes a blob or manifest from the repository; whether it was there.
@@ -209,7 +209,7 @@ impl State {
         if path.is_file() {
             return Ok(());
         }
-        write_durably(&path, bytes)
+        self.write_durably(&path, bytes)
     }
 
     /// Moves a finished upload, already synced, under its digest. Bytes that lie there are replaced: these are known
@@ -239,8 +239,7 @@ impl State {
         let path = self.unpacked_path(blob);
         let note = || -> io::Result<()> {
             make_parent(&path)?;
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            let mut file = tempfile::NamedTempFile::new_in(parent)?;
+            let mut file = tempfile::NamedTempFile::new_in(self.uploads())?;
             file.write_all(diff_id.to_string().as_bytes())?;
             file.persist(&path).map_err(|error| error.error)?;
             Ok(())
@@ -261,7 +260,7 @@ impl State {
         referrer: &Digest,
         descriptor: &[u8],
     ) -> io::Result<()> {
-        write_durably(
+        self.write_durably(
             &self
                 .referrers_dir(repository, subject)
                 .join(referrer.to_string()),
@@ -315,6 +314,20 @@ impl State {
         Ok(all)
     }
 
+    /// Temporary file, sync, rename, sync of the directory: old or new after any cut. The temporary file stands among
+    /// the uploads, where the next start removes it if this one dies.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        make_parent(path)?;
+        let mut file = tempfile::NamedTempFile::new_in(self.uploads())?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_parent(path)
+    }
+
     fn referrers_dir(&self, repository: &Repository, subject: &Digest) -> PathBuf {
         self.repo(repository)
             .join("referrers")
@@ -346,15 +359,4 @@ fn make_parent(path: &Path) -> io::Result<()> {
 fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
-/// Temporary file, sync, rename, sync of the directory: old or new after any cut.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    make_parent(path)?;
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(parent)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_parent(path)
 }

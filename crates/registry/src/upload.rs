@@ -129,9 +129,10 @@ impl Uploads {
         let mut slots = HashMap::new();
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
-            let id = entry.file_name().to_str().and_then(UploadId::parse);
-            if let Some(id) = id {
-                slots.insert(id, slot(entry.path(), entry.metadata()?.len()));
+            match entry.file_name().to_str().and_then(UploadId::parse) {
+                Some(id) => drop(slots.insert(id, slot(entry.path(), entry.metadata()?.len()))),
+                // A file that an earlier process was writing when it ended.
+                None => std::fs::remove_file(entry.path())?,
             }
         }
         let uploads = Self {
