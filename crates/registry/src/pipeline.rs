@@ -23,8 +23,8 @@ use gantry_image::ManifestBytes;
 use gantry_image::select::choose_platform;
 use gantry_layer::compress::{self, Decoder};
 use gantry_oci::{
-    Descriptor, DiffId, Digest, Digester, Document, ImageConfig, Limits, Manifest, ManifestDigest,
-    Platform, Repository, Tag,
+    Descriptor, DiffId, Digest, Digester, Document, ImageConfig, Kind, Limits, Manifest,
+    ManifestDigest, Platform, Repository, Tag,
 };
 use gantry_store::{
     BlobForm, Claim, CommitImage, Faces, ImageName, Ingest, IngestError, IngestOptions, Pointer,
@@ -140,17 +140,7 @@ impl Pipeline {
                     .map(|tag| own_name(repository, tag))
                     .into_iter()
                     .collect();
-                let (ingest, config) = self.explode(state, repository, document, faces)?;
-                self.admit(state, repository, manifest, depth)?;
-                let commit = CommitImage {
-                    manifest,
-                    config: &config,
-                    names: &names,
-                };
-                if let Err(error) = ingest.commit_image(&commit) {
-                    self.withdraw(state, repository, manifest);
-                    return Err(ApiError::of_ingest("publish the image", &error));
-                }
+                self.publish_image(state, repository, (manifest, depth), faces, &names)?;
                 self.forget_artifact_tag(repository, tag)
             }
             (Document::Index(index), Treatment::Explode(_)) if self.has_images(index) => {
@@ -158,7 +148,7 @@ impl Pipeline {
                     .map(|tag| own_name(repository, tag))
                     .into_iter()
                     .collect();
-                self.admit(state, repository, manifest, depth)?;
+                let admitted = self.admit(state, repository, manifest, depth)?;
                 let chosen = choose_platform(index, &Platform::host())
                     .ok()
                     .map(|choice| ManifestDigest::from_digest(choice.descriptor.digest))
@@ -168,7 +158,7 @@ impl Pipeline {
                     .begin(IngestOptions::default())
                     .map_err(of_store("publish the index"))?;
                 if let Err(error) = ingest.commit_index(manifest, chosen, &names) {
-                    self.withdraw(state, repository, manifest);
+                    self.withdraw(state, repository, manifest, admitted);
                     return Err(ApiError::of_ingest("publish the index", &error));
                 }
                 self.forget_artifact_tag(repository, tag)
@@ -179,6 +169,42 @@ impl Pipeline {
                     self.tag_artifact(state, repository, tag, manifest.digest())
                 })
             }
+        }
+    }
+
+    /// Explodes and publishes; once more if the store found that a layer of its own was damaged and has set it aside.
+    fn publish_image(
+        &self,
+        state: &State,
+        repository: &Repository,
+        (manifest, depth): (&ManifestBytes, usize),
+        faces: Faces,
+        names: &[ImageName],
+    ) -> Result<(), ApiError> {
+        let Document::Manifest(document) = manifest.document() else {
+            return Ok(());
+        };
+        let mut again = true;
+        loop {
+            let (ingest, config) = self.explode(state, repository, document, faces)?;
+            let admitted = self.admit(state, repository, manifest, depth)?;
+            let commit = CommitImage {
+                manifest,
+                config: &config,
+                names,
+            };
+            let error = match ingest.commit_image(&commit) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            self.withdraw(state, repository, manifest, admitted);
+            let damaged =
+                matches!(&error, IngestError::Store(error) if error.kind() == Kind::Corrupt);
+            if !(damaged && again) {
+                return Err(ApiError::of_ingest("publish the image", &error));
+            }
+            tracing::warn!(%repository, digest = %manifest.digest(), "unpack again: {error}");
+            again = false;
         }
     }
 
@@ -236,26 +262,33 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Makes the manifest readable in the repository.
+    /// Makes the manifest readable in the repository; whether it was not before.
     fn admit(
         &self,
         state: &State,
         repository: &Repository,
         manifest: &ManifestBytes,
         depth: usize,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         let digest = manifest.digest().digest();
+        let new = !state.has(repository, Member::Manifest, digest);
         let facts = format!("{}\n{depth}\n", manifest.media_type());
         state
             .put_bytes(digest, manifest.bytes())
             .and_then(|()| state.admit(repository, Member::Manifest, digest, &facts))
-            .map_err(|error| ApiError::io("keep the manifest", &error))
+            .map_err(|error| ApiError::io("keep the manifest", &error))?;
+        Ok(new)
     }
 
-    /// Takes back what [`admit`](Self::admit) made readable, unless a tag already leads to it.
-    fn withdraw(&self, state: &State, repository: &Repository, manifest: &ManifestBytes) {
-        let known = matches!(self.store.image(manifest.digest()), Ok(Some(_)));
-        if known {
+    /// Takes back what [`admit`](Self::admit) made readable.
+    fn withdraw(
+        &self,
+        state: &State,
+        repository: &Repository,
+        manifest: &ManifestBytes,
+        admitted: bool,
+    ) {
+        if !admitted {
             return;
         }
         if let Err(error) = state.dismiss(repository, Member::Manifest, manifest.digest().digest())

@@ -815,29 +815,44 @@ fn requests_that_no_client_sends() {
 }
 
 #[test]
-fn damage_in_our_own_store_is_not_told_to_clients() {
+fn damage_in_our_own_store_is_mended_or_kept_to_ourselves() {
     let dir = scratch();
     let root = dir.join("store");
     let server = Server::start(&root);
     let image = small_image("x");
     assert_eq!(server.push("a", "v1", &image).status, 201);
-    for layer in std::fs::read_dir(root.join("layers")).unwrap() {
-        std::fs::write(layer.unwrap().path(), b"damaged").unwrap();
-    }
     // Another image with the same layers: the store must read its records.
-    let text = String::from_utf8(image.blobs[0].clone()).unwrap();
-    let config: Vec<u8> = text.replace("/bin/sh", "/bin/true").into();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
-    manifest["config"] = descriptor(CONFIG, &config);
-    let other = Image {
-        manifest: manifest.to_string().into(),
-        blobs: [vec![config], image.blobs[1..].to_vec()].concat(),
-        ..image
+    let other = |command: &str| {
+        let text = String::from_utf8(image.blobs[0].clone()).unwrap();
+        let config: Vec<u8> = text.replace("/bin/sh", command).into();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+        manifest["config"] = descriptor(CONFIG, &config);
+        Image {
+            manifest: manifest.to_string().into(),
+            blobs: [vec![config], image.blobs[1..].to_vec()].concat(),
+            ..image.clone()
+        }
     };
-    let answer = server.push("a", "v2", &other);
+    let records = || {
+        let layers = std::fs::read_dir(root.join("layers")).unwrap();
+        layers
+            .map(|layer| layer.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    std::fs::write(&records()[0], b"damaged").unwrap();
+    let answer = server.push("a", "v2", &other("/bin/true"));
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_sound(&server.store);
+    // What cannot be mended is no fault of the client's, and names no path.
+    let record = &records()[0];
+    std::fs::remove_file(record).unwrap();
+    std::fs::create_dir(record).unwrap();
+    let answer = server.push("a", "v3", &other("/bin/false"));
     let message = answer.refuses(500, "UNKNOWN");
     assert!(!message.contains("layers/"), "{message}");
-    assert!(!root.join("images/a/v2").exists());
+    assert!(!root.join("images/a/v3").exists());
+    let path = format!("/v2/a/manifests/{}", other("/bin/false").digest());
+    server.get(&path).refuses(404, "MANIFEST_UNKNOWN");
 }
 
 #[test]

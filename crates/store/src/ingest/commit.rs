@@ -15,7 +15,7 @@ use gantry_layer::changes::Changeset;
 use gantry_layer::merge;
 use gantry_layer::tree::{Metadata, NodeKind, Tree};
 use gantry_oci::{
-    ChainId, DiffId, Digest, ImageConfig, ImageId, LayerDigest, Manifest, ManifestDigest,
+    ChainId, DiffId, Digest, ImageConfig, ImageId, Kind, LayerDigest, Manifest, ManifestDigest,
 };
 use gantry_sys::publish::{self, Published};
 use gantry_sys::root::RootDir;
@@ -154,7 +154,7 @@ impl Inner {
             return Err(IngestError::Config {
                 manifest: *digest.digest(),
                 why: format!("its digest is {found}, not {expected}"),
-                kind: gantry_oci::Kind::Corrupt,
+                kind: Kind::Corrupt,
             });
         }
         let stated = manifest.config.size_bytes;
@@ -162,7 +162,7 @@ impl Inner {
             return Err(IngestError::Config {
                 manifest: *digest.digest(),
                 why: format!("it has {} bytes, not {stated}", bytes.len()),
-                kind: gantry_oci::Kind::Corrupt,
+                kind: Kind::Corrupt,
             });
         }
         for layer in &manifest.layers {
@@ -265,12 +265,32 @@ impl Inner {
             let dir = self.staging.subdir(layout::LAYERS)?;
             crate::layers::load_changes(&dir, diff_id, self.store.limits())?
         } else {
-            self.store.layer_changes(diff_id)?
+            let loaded = self.store.layer_changes(diff_id);
+            if matches!(&loaded, Err(error) if error.kind() == Kind::Corrupt) {
+                self.set_layer_aside(diff_id)?;
+            }
+            loaded?
         };
         changes.ok_or(IngestError::MissingLayer {
             manifest: *manifest.digest(),
             diff_id: *diff_id,
         })
+    }
+
+    /// Takes the name from a damaged record, so that whoever asks for the layer next brings it anew.
+    fn set_layer_aside(&self, diff_id: &DiffId) -> Result<(), StoreError> {
+        let action = || format!("set damaged record of layer {diff_id} aside");
+        tracing::warn!(%diff_id, "the record of a layer is damaged");
+        let layers = self.store.dir(layout::LAYERS)?;
+        let name = layout::layer_name(diff_id);
+        let grave = format!("damaged-{}", diff_id.hex());
+        publish::rename(
+            &layers,
+            name.as_bytes(),
+            &self.staging.dir,
+            grave.as_bytes(),
+        )
+        .doing(action)
     }
 
     fn stage_dir(&self) -> Result<RootDir, StoreError> {
