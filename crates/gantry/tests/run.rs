@@ -139,7 +139,11 @@ impl Host {
                 .into_iter()
                 .flatten()
                 .map(|entry| entry.unwrap().path())
-                .filter(|path| !path.ends_with("names"))
+                .filter(|path| {
+                    !["names", "rootfs", "scaffold"]
+                        .iter()
+                        .any(|own| path.ends_with(own))
+                })
                 .collect()
         };
         let state = left(self.runroot().join("containers"));

@@ -177,7 +177,9 @@ fn supervise(control: OwnedFd, begin: Begin) -> ExitCode {
             socket::send(&control, &message, &[]).ok();
         }
     };
-    match run(&control, begin, &home, &report) {
+    // To end a mount takes the kernel milliseconds: this one ends with the process.
+    let mut image = None;
+    match run(&control, begin, &home, &report, &mut image) {
         Ok(exit) => {
             report(&Report::Exited(exit));
             ExitCode::SUCCESS
@@ -209,9 +211,10 @@ fn run(
     begin: Begin,
     home: &Home,
     report: &dyn Fn(&Report),
+    image: &mut Option<OwnedFd>,
 ) -> Result<Exit, Failure> {
     let plan = &begin.plan;
-    stage::stage(plan)?;
+    *image = Some(stage::stage(plan)?);
     let (started, sides) = start::start(plan, begin.stdin, begin.stdout, begin.stderr)?;
     if let Some(record) = process_record(started.pid) {
         home.put_process(&record)
@@ -240,16 +243,45 @@ fn process_record(pid: u32) -> Option<ProcessRecord> {
     })
 }
 
-/// Takes everything back, in the reverse order; goes on after failures.
+/// Takes everything back; goes on after failures. Mounts end with this process.
 fn clean_up(plan: &MonitorPlan, home: &Home, remove: bool) {
-    if plan.state_dir.join("oci").exists() {
-        quiet(&plan.delete).status().ok();
+    let runtime_dir = plan.state_dir.join("oci");
+    if !delete_lightly(plan, &runtime_dir) {
+        if runtime_dir.exists() {
+            quiet(&plan.delete).status().ok();
+        }
+        // A runtime that fails early may leave the group behind.
+        plan.control_group.as_deref().map(remove_control_group);
     }
-    let unmounted = stage::unmount(plan);
-    // Never delete through a mount.
-    if remove && unmounted {
+    if remove {
         home.remove(plan.name_link.as_deref()).ok();
     }
+}
+
+/// Removes what the runtime keeps without executing it; false if that is not all.
+fn delete_lightly(plan: &MonitorPlan, runtime_dir: &Path) -> bool {
+    plan.control_group
+        .as_deref()
+        .is_some_and(remove_control_group)
+        && std::fs::remove_dir_all(runtime_dir).is_ok()
+}
+
+/// Removes a control group from every hierarchy; false if somebody is in it, or below it.
+fn remove_control_group(name: &str) -> bool {
+    let base = Path::new("/sys/fs/cgroup");
+    let below = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let mut hierarchies: Vec<_> = below.map(|entry| entry.path()).collect();
+    hierarchies.push(base.to_owned());
+    hierarchies.iter().fold(true, |all, hierarchy| {
+        let gone = match std::fs::remove_dir(hierarchy.join(name)) {
+            Ok(()) => true,
+            Err(error) => matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ),
+        };
+        all && gone
+    })
 }
 
 /// A program without our environment, our input or our output.

@@ -9,8 +9,9 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use gantry_runtime::spec::{self, RootfsFacts};
 use gantry_runtime::supervise::MonitorPlan;
@@ -19,32 +20,25 @@ use gantry_sys::Errno;
 use gantry_sys::mount;
 use gantry_sys::root::RootDir;
 use gantry_sys::rootfs::{RootfsPlan, RootfsUpper};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use crate::Failure;
 
 /// Room for the few directories that a read-only rootfs may lack.
 const SCAFFOLD_MAX_BYTES: u64 = 1 << 20;
 
-fn rootfs(plan: &MonitorPlan) -> PathBuf {
-    plan.state_dir.join("rootfs")
-}
-
-fn scaffold(plan: &MonitorPlan) -> PathBuf {
-    plan.state_dir.join("scaffold")
-}
-
 fn io_failure(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     let doing = format!("{doing} {}", path.display());
     move |error| Failure::refused(&doing, &error)
 }
 
-/// Makes the bundle.
-pub(crate) fn stage(plan: &MonitorPlan) -> Result<(), Failure> {
+/// Makes the bundle; answers a mount of the image that is not needed any more.
+pub(crate) fn stage(plan: &MonitorPlan) -> Result<OwnedFd, Failure> {
     enter(plan)?;
-    let root = mount_rootfs(plan)?;
+    let (root, image) = mount_rootfs(plan)?;
     fill_volumes(plan, &root)?;
-    write_bundle(plan, &root)
+    write_bundle(plan, &root)?;
+    Ok(image)
 }
 
 /// Enters a mount namespace that looks as the runtime needs it.
@@ -62,57 +56,53 @@ pub(crate) fn enter(plan: &MonitorPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the mounts back; false if one of them stays.
-pub(crate) fn unmount(plan: &MonitorPlan) -> bool {
-    [rootfs(plan), scaffold(plan)].iter().all(|path| {
-        !path.exists()
-            || match mount::unmount(path) {
-                Ok(()) => true,
-                // Nothing is mounted there.
-                Err(error) => error.is(Errno::INVAL) || error.is(Errno::NOENT),
-            }
-    })
-}
-
-fn mount_rootfs(plan: &MonitorPlan) -> Result<RootDir, Failure> {
-    let target = rootfs(plan);
-    fs::create_dir(&target).map_err(io_failure("create", &target))?;
+fn mount_rootfs(plan: &MonitorPlan) -> Result<(RootDir, OwnedFd), Failure> {
     let read_only = RootfsPlan {
         lower: plan.rootfs.lower.clone(),
         upper: None,
     };
-    let root = mount_at(plan, &read_only, &target)?;
+    // Looked at while it is attached nowhere.
+    let (image, root) = mount(plan, &read_only)?;
     prepare::check_reserved(&root)?;
     let upper = match &plan.rootfs.upper {
         Some(upper) => upper.clone(),
-        None if prepare::find_missing(&root, plan.draft.spec())?.is_empty() => return Ok(root),
+        None if prepare::find_missing(&root, plan.draft.spec())?.is_empty() => {
+            attach(&image, &plan.rootfs_dir)?;
+            return Ok((root, image));
+        }
         None => mount_scaffold(plan)?,
     };
-    make_upper(&upper, &target)?;
-    drop(root);
-    mount::unmount(&target).map_err(|error| Failure::refused("mount the image again", &error))?;
+    make_upper(&upper, &root)?;
     let writable = RootfsPlan {
         lower: plan.rootfs.lower.clone(),
         upper: Some(upper),
     };
-    mount_at(plan, &writable, &target)
+    let (mounted, root) = mount(plan, &writable)?;
+    attach(&mounted, &plan.rootfs_dir)?;
+    Ok((root, image))
 }
 
-fn mount_at(plan: &MonitorPlan, rootfs: &RootfsPlan, target: &Path) -> Result<RootDir, Failure> {
-    rootfs
-        .mount(&plan.features, Some(target))
-        .and_then(|mounted| mount::attach(&mounted, target))
-        .and_then(|()| RootDir::open_trusted(target))
-        .map_err(|error| Failure::refused("mount the image", &error))
+fn mount(plan: &MonitorPlan, rootfs: &RootfsPlan) -> Result<(OwnedFd, RootDir), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::refused("mount the image", error);
+    let mounted = rootfs
+        .mount(&plan.features, Some(&plan.rootfs_dir))
+        .map_err(|error| failed(&error))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(&mounted, ".", flags, Mode::empty())
+        .map_err(|errno| failed(&std::io::Error::from(errno)))?;
+    Ok((mounted, RootDir::from_fd(root)))
+}
+
+fn attach(mounted: &OwnedFd, target: &Path) -> Result<(), Failure> {
+    mount::attach(mounted, target).map_err(|error| Failure::refused("mount the image", &error))
 }
 
 /// Memory for the mount points that the image lacks: the runtime makes them there, and the root is
 /// read-only again before the program runs.
 fn mount_scaffold(plan: &MonitorPlan) -> Result<RootfsUpper, Failure> {
-    let path = scaffold(plan);
-    fs::create_dir(&path).map_err(io_failure("create", &path))?;
+    let path = &plan.scaffold_dir;
     mount::tmpfs(SCAFFOLD_MAX_BYTES, 0o700)
-        .and_then(|mounted| mount::attach(&mounted, &path))
+        .and_then(|mounted| mount::attach(&mounted, path))
         .map_err(|error| Failure::refused("mount memory for missing directories", &error))?;
     Ok(RootfsUpper {
         upper: path.join("upper"),
@@ -122,9 +112,10 @@ fn mount_scaffold(plan: &MonitorPlan) -> Result<RootfsUpper, Failure> {
 
 /// The root directory of an overlay looks like its upper directory, so that has to look like the
 /// image's.
-fn make_upper(upper: &RootfsUpper, image: &Path) -> Result<(), Failure> {
-    let like = fs::metadata(image).map_err(io_failure("look at", image))?;
-    for (path, mode) in [(&upper.upper, like.mode() & 0o7777), (&upper.work, 0o700)] {
+fn make_upper(upper: &RootfsUpper, image: &RootDir) -> Result<(), Failure> {
+    let like = rustix::fs::fstat(image)
+        .map_err(|errno| Failure::refused("look at the image", &std::io::Error::from(errno)))?;
+    for (path, mode) in [(&upper.upper, like.st_mode & 0o7777), (&upper.work, 0o700)] {
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -132,7 +123,7 @@ fn make_upper(upper: &RootfsUpper, image: &Path) -> Result<(), Failure> {
         made.map_err(io_failure("create", path))?;
         let dir = RootDir::open_trusted(path)
             .map_err(|error| Failure::refused("open the writable layer", &error))?;
-        let owner = (Uid::from_raw(like.uid()), Gid::from_raw(like.gid()));
+        let owner = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
         rustix::fs::fchown(&dir, Some(owner.0), Some(owner.1))
             .and_then(|()| rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode)))
             .map_err(|errno| io_failure("set the owner of", path)(errno.into()))?;

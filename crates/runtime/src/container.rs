@@ -6,12 +6,14 @@
 //! RUNROOT/containers/ID/         0700, in memory: the bundle
 //!   lock                         held (OFD) as long as somebody is responsible for the container
 //!   plan.json                    what the monitor was told
-//!   config.json, rootfs/         the OCI bundle; rootfs is mounted in the monitor's namespace only
+//!   config.json                  the OCI bundle, without its rootfs
 //!   pid, oci/, runtime.log       the OCI runtime's
 //!   process.json                 the program's process, once it runs
 //! ROOT/containers/ID/            on disk, for what must outlive the program
 //!   log, upper/, work/, volumes/
 //! RUNROOT/containers/names/NAME  symlink to ID: the reservation of a name
+//! RUNROOT/containers/rootfs/     empty; each monitor mounts its container's rootfs there, in a namespace
+//! RUNROOT/containers/scaffold/   of its own
 //! record.json, exit.json         in the directory on disk if there is one, else in the one in memory
 //! ```
 //!
@@ -355,6 +357,18 @@ impl Containers {
         }
     }
 
+    /// Where monitors mount rootfs, each in a namespace of its own.
+    #[must_use]
+    pub fn rootfs_dir(&self) -> PathBuf {
+        self.runroot.join(CONTAINERS).join("rootfs")
+    }
+
+    /// Where monitors mount memory for what an image lacks.
+    #[must_use]
+    pub fn scaffold_dir(&self) -> PathBuf {
+        self.runroot.join(CONTAINERS).join("scaffold")
+    }
+
     fn names(&self) -> PathBuf {
         self.runroot.join(CONTAINERS).join(NAMES)
     }
@@ -370,6 +384,9 @@ impl Containers {
             .flatten()
         {
             make_private_dirs(dir)?;
+        }
+        for dir in [self.rootfs_dir(), self.scaffold_dir()] {
+            make_private_dirs(&dir)?;
         }
         let made = self.fill(&home, record);
         if made.is_err() {

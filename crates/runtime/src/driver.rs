@@ -87,6 +87,16 @@ pub trait OciRuntime: fmt::Debug + Send + Sync {
 
     /// Removes what the runtime keeps of a container, killing it if it still runs.
     fn delete(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine;
+
+    /// The name of the control group that, beside its directory, is all that the runtime keeps of a
+    /// container whose program has ended; `None` if only the runtime itself knows what it keeps.
+    fn control_group(&self, places: &RuntimePlaces) -> Option<String>;
+}
+
+/// The control group of a container, at the root of each hierarchy.
+#[must_use]
+pub fn control_group(id: &str) -> String {
+    format!("gantry-{id}")
 }
 
 /// A runtime with the command line that runc introduced.
@@ -190,6 +200,12 @@ impl OciRuntime for RuncLike {
             .args
             .extend(["delete".to_owned(), "--force".to_owned(), places.id.clone()]);
         command
+    }
+
+    fn control_group(&self, places: &RuntimePlaces) -> Option<String> {
+        // Our documents have no hooks, which are the only other thing that deleting is about.
+        let known = self.flavour == Flavour::Crun || self.name == "runc";
+        known.then(|| control_group(&places.id))
     }
 }
 

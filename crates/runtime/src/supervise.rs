@@ -46,6 +46,10 @@ pub struct MonitorPlan {
     pub remove: bool,
     /// The root file system.
     pub rootfs: RootfsPlan,
+    /// Where it is mounted.
+    pub rootfs_dir: PathBuf,
+    /// Where memory for what the image lacks is mounted.
+    pub scaffold_dir: PathBuf,
     /// What the kernel can do.
     pub features: KernelFeatures,
     /// The runtime document, but for what the rootfs must tell.
@@ -56,6 +60,9 @@ pub struct MonitorPlan {
     pub run: CommandLine,
     /// Removes what the runtime keeps.
     pub delete: CommandLine,
+    /// The control group of this name, and the runtime's directory, are all that it keeps; if the
+    /// group can be removed in every hierarchy, nobody is in it and the runtime need not be asked.
+    pub control_group: Option<String>,
     /// The terminal, if the container has one.
     pub terminal: Option<WindowSize>,
     /// Standard input reaches the container.

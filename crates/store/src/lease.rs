@@ -92,7 +92,12 @@ impl Store {
         let id = random_id()?;
         let leases = ensure_dir(&self.inner.root, layout::LEASES, layout::PRIVATE)?;
         let temporary = format!(".{id}");
-        publish::atomic_write(
+        // A lease without a time of expiry ends with its boot: it need not survive a power cut.
+        let write = match expires {
+            Some(_) => publish::atomic_write,
+            None => publish::atomic_write_volatile,
+        };
+        write(
             &leases,
             format!("{id}.json").as_bytes(),
             temporary.as_bytes(),
@@ -142,6 +147,13 @@ impl Store {
             let Some(bytes) = self.read_small(&path, LEASE_MAX_BYTES)? else {
                 continue;
             };
+            if bytes.is_empty() {
+                // A power cut took what was never synced; its owner went with it.
+                if self.is_writable() {
+                    self.release(id)?;
+                }
+                continue;
+            }
             let body: LeaseBody = decode(&bytes, &path)?;
             let holds = if body.boot_id == boot_id {
                 proc.start_time(body.owner.pid).doing(action)? == Some(body.start_time)

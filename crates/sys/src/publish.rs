@@ -120,24 +120,59 @@ pub fn atomic_write(
         })
 }
 
+/// Writes the file `name` in one step as [`atomic_write`] does, for contents that mean nothing once
+/// the machine went down.
+///
+/// # Durability
+/// None: after a power cut the file may be absent, empty, or there.
+///
+/// # Errors
+/// The kernel's refusal; the old file is then as it was.
+pub fn atomic_write_volatile(
+    dir: impl AsFd,
+    name: &[u8],
+    temporary: &[u8],
+    mode: Mode,
+    bytes: &[u8],
+) -> Result<()> {
+    let dir = dir.as_fd();
+    create_file(dir, temporary, mode, bytes)?;
+    rename(dir, temporary, dir, name).inspect_err(|_| {
+        unlink(dir, temporary).ok();
+    })
+}
+
 /// Creates the file `name` of `dir` with `bytes`, synced; the name must be free.
 ///
 /// # Errors
 /// The kernel's refusal; the file is then removed.
 pub fn write_new_file(dir: impl AsFd, name: &[u8], mode: Mode, bytes: &[u8]) -> Result<()> {
     let dir = dir.as_fd();
+    let file = create_file(dir, name, mode, bytes)?;
+    file.sync_all()
+        .map_err(|error| remove_failed(dir, name, &error))
+}
+
+fn create_file(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    mode: Mode,
+    bytes: &[u8],
+) -> Result<std::fs::File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, name, flags, mode).call("openat", || one_name(dir, name))?;
     let mut file = std::fs::File::from(file);
-    let outcome = rustix::fs::fchmod(&file, mode)
+    rustix::fs::fchmod(&file, mode)
         .map_err(std::io::Error::from)
         .and_then(|()| file.write_all(bytes))
-        .and_then(|()| file.sync_all());
-    outcome.map_err(|error| {
-        unlink(dir, name).ok();
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        SysError::new("write", one_name(dir, name), errno)
-    })
+        .map_err(|error| remove_failed(dir, name, &error))?;
+    Ok(file)
+}
+
+fn remove_failed(dir: BorrowedFd<'_>, name: &[u8], error: &std::io::Error) -> SysError {
+    unlink(dir, name).ok();
+    let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+    SysError::new("write", one_name(dir, name), errno)
 }
 
 /// Points the symlink `name` of `dir` at `target` in one step, replacing a former one.

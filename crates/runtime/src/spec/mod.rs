@@ -40,6 +40,7 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
+use crate::driver::control_group;
 use crate::host::HostFacts;
 use crate::identity::{IdOrName, Identity, ParseIdError, UserRequest};
 use crate::options::{
@@ -63,6 +64,9 @@ pub struct Placement {
     pub state_dir: PathBuf,
     /// State on disk: the writable layer, volumes.
     pub data_dir: PathBuf,
+    /// Where the rootfs is mounted, in the monitor's own mount namespace: one place for all containers,
+    /// so that nothing has to be unmounted before a container's directory can be removed.
+    pub rootfs: PathBuf,
     /// Which limits the chosen runtime can set on this host.
     pub limits: LimitSupport,
 }
@@ -72,12 +76,6 @@ impl Placement {
     #[must_use]
     pub fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
-    }
-
-    /// Where the rootfs is mounted, in the monitor's namespace.
-    #[must_use]
-    pub fn rootfs(&self) -> PathBuf {
-        self.state_dir.join("rootfs")
     }
 }
 
@@ -377,7 +375,7 @@ pub fn generate(
     )?;
 
     let mut root = Root::default();
-    root.set_path(placement.rootfs())
+    root.set_path(placement.rootfs.clone())
         .set_readonly(Some(!writable));
     let mut spec = Spec::default();
     spec.set_version(OCI_VERSION.into())
@@ -851,7 +849,7 @@ fn linux(
             placement
                 .limits
                 .managed
-                .then(|| PathBuf::from(format!("/gantry-{}", placement.id))),
+                .then(|| PathBuf::from(format!("/{}", control_group(&placement.id)))),
         )
         .set_devices(resources::devices(options))
         .set_seccomp(pick_seccomp(options, host, capabilities, report)?);

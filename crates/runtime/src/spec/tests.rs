@@ -28,6 +28,7 @@ fn placement() -> Placement {
         id: "0123456789abcdef".repeat(4),
         state_dir: "/run/gantry/containers/x".into(),
         data_dir: "/var/lib/gantry/containers/x".into(),
+        rootfs: "/run/gantry/containers/x/rootfs".into(),
         limits: LimitSupport {
             managed: true,
             memory: true,

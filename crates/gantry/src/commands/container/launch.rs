@@ -98,6 +98,7 @@ pub fn plan(
         id: id.clone(),
         state_dir: places.state_dir.clone(),
         data_dir: data_dir.clone(),
+        rootfs: containers.rootfs_dir(),
         limits: runtime.limits(&host),
     };
     let config = found.store.config(&found.record)?;
@@ -141,6 +142,9 @@ pub fn plan(
         name_link: None,
         remove: launch.remove,
         rootfs,
+        rootfs_dir: containers.rootfs_dir(),
+        scaffold_dir: containers.scaffold_dir(),
+        control_group: runtime.control_group(&bundle),
         features: found.store.features().clone(),
         hidden_mounts: runtime.hidden_mounts(&host),
         run: runtime.run(&bundle, &host, options.terminal),

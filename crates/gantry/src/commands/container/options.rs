@@ -40,7 +40,7 @@ pub struct ContainerArgs {
     /// Mount a directory or file of this host
     #[arg(long, short, value_name = "HOST:CONTAINER[:OPTIONS]", value_parser = MountRequest::parse_volume)]
     volume: Vec<MountRequest>,
-    /// Mount: type=bind,src=…,dst=…[,ro] or type=tmpfs,dst=…
+    /// Mount: type=bind,src=…,dst=…,ro or type=tmpfs,dst=…
     #[arg(long, value_name = "SPEC", value_parser = MountRequest::parse_mount)]
     mount: Vec<MountRequest>,
     /// Mount a file system in memory
@@ -305,9 +305,12 @@ mod tests {
             (1, 3, DeviceKind::Char)
         );
         assert_eq!(
-            device("/etc/passwd").unwrap_err().kind(),
+            device("/etc/passwd:/dev/x").unwrap_err().kind(),
             Kind::InvalidInput
         );
-        assert_eq!(device("/dev/nope").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(
+            device("/dev/nope:/dev/y").unwrap_err().kind(),
+            Kind::NotFound
+        );
     }
 }
