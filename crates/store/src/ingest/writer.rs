@@ -30,6 +30,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches of one layer: the parser may be this far ahead of the disk.
 const BATCHES: usize = 6;
+/// A flush is worth its while for so many bytes.
+const FLUSH_BYTES: usize = 64 << 20;
 /// Files in one batch: very small ones must not make it wait too long.
 const BATCH_FILES: usize = 256;
 
@@ -102,6 +104,9 @@ pub(crate) struct Writer<'a> {
     ingest: &'a Inner,
     full: Receiver<Batch>,
     empty: SyncSender<Batch>,
+    /// Told whenever enough was written to be worth flushing.
+    flush: Option<SyncSender<()>>,
+    unflushed: usize,
 }
 
 pub(crate) fn pair(ingest: &Inner) -> (Hasher<'_>, Writer<'_>) {
@@ -122,6 +127,8 @@ pub(crate) fn pair(ingest: &Inner) -> (Hasher<'_>, Writer<'_>) {
         ingest,
         full: full_out,
         empty: empty_in,
+        flush: None,
+        unflushed: 0,
     };
     (hasher, writer)
 }
@@ -244,14 +251,29 @@ impl gantry_layer::tar::ObjectSink for Hasher<'_> {
 }
 
 impl Writer<'_> {
+    /// Makes the writer say when there is something to flush, in time to do so beside further writing.
+    pub(crate) fn flushes(&mut self) -> Receiver<()> {
+        let (sender, receiver) = sync_channel(1);
+        self.flush = Some(sender);
+        receiver
+    }
+
     /// Writes until the hashing end has gone.
-    pub(crate) fn run(self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let mut big = None;
         while let Ok(batch) = self.full.recv() {
             for step in &batch.steps {
                 self.step(step, &batch.bytes, &mut big)?;
             }
+            self.unflushed += batch.used;
             self.empty.send(batch).ok();
+            if let Some(flush) = &self.flush
+                && self.unflushed >= FLUSH_BYTES
+            {
+                // Full while a flush is awaited already.
+                flush.try_send(()).ok();
+                self.unflushed = 0;
+            }
         }
         // The parser stopped within a big file: what is there has no name of an object.
         if let Some((_, name)) = big {
