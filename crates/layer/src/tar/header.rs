@@ -120,6 +120,25 @@ impl<'a> Header<'a> {
         Some((number(self.field(329, 8))?, number(self.field(337, 8))?))
     }
 
+    /// Whether every number reads, also those that mean nothing for this type or that an extension replaces: some
+    /// readers take a header with a malformed one for the archive's end.
+    pub fn numbers_are_well_formed(&self) -> bool {
+        let bounded = |number: Option<i128>, bound: i128| {
+            number.is_some_and(|number| (0..=bound).contains(&number))
+        };
+        bounded(self.mode(), i128::MAX)
+            && bounded(self.uid(), u32::MAX.into())
+            && bounded(self.gid(), u32::MAX.into())
+            && bounded(self.size(), i128::MAX)
+            && self.mtime().is_some()
+            && (self.dialect() == Dialect::Old || self.device().is_some())
+    }
+
+    /// Whether nothing stands where only later dialects have something: some readers look there without a magic.
+    pub fn is_plain_old(&self) -> bool {
+        self.0[265..].iter().all(|byte| *byte == 0)
+    }
+
     /// GNU's old sparse form: the four descriptors here, whether more follow,
     /// and the real size.
     pub fn sparse(&self) -> (&'a [u8], bool, Option<i128>) {
@@ -131,15 +150,15 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A number: octal with spaces and NULs around it, or base-256 when the first
-/// bit is set. Nothing at all is 0. `None` if malformed.
+/// A number: octal with spaces and NULs around it, or base-256 behind a byte 0x80
+/// (or 0xff, if negative). Nothing at all is 0. `None` if malformed.
 pub fn number(field: &[u8]) -> Option<i128> {
     match field.first() {
-        Some(first) if first & 0x80 != 0 => {
-            // Two's complement over all bits but the marker.
-            let negative = first & 0x40 != 0;
-            let start = if negative { -1_i128 << 6 } else { 0 } | i128::from(first & 0x3f);
-            // 12 bytes fit with room to spare.
+        // star and others would take bits of the first byte too; no reader agrees on them.
+        Some(0x81..=0xfe) => None,
+        Some(first @ (0x80 | 0xff)) => {
+            let start = if *first == 0xff { -1_i128 } else { 0 };
+            // Two's complement; 12 bytes fit with room to spare.
             Some(
                 field[1..]
                     .iter()
@@ -179,6 +198,7 @@ mod tests {
             (b"\x80\0\0\0\0\0\x01\0", Some(256)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\x81\0\0\0\0\0\0\0", None),
         ] {
             assert_eq!(number(field), wanted, "{field:?}");
         }

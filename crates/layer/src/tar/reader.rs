@@ -127,7 +127,13 @@ impl<S: Source> Reader<'_, S> {
                 Dialect::Old if matches!(header.type_flag(), b'x' | b'g' | b'L' | b'K') => {
                     return Err(bad("an extension that is not of its dialect"));
                 }
+                Dialect::Old if !header.is_plain_old() => {
+                    return Err(bad("fields that are not of its dialect"));
+                }
                 _ => {}
+            }
+            if !header.numbers_are_well_formed() {
+                return Err(bad("a malformed number"));
             }
             let size = header
                 .size()
@@ -212,9 +218,16 @@ impl<S: Source> Reader<'_, S> {
                 what: "an extension larger than allowed",
             });
         };
-        let mut data = vec![0; fits];
+        // Whole blocks: some readers go on to the first NUL, past the size.
+        let mut data = vec![0; fits.next_multiple_of(BLOCK)];
         self.exact(&mut data)?;
-        self.padding(size)?;
+        if data[fits..].iter().any(|byte| *byte != 0) {
+            return Err(ReadLayerError::Header {
+                offset,
+                what: "an extension with more behind its end",
+            });
+        }
+        data.truncate(fits);
         Ok(data)
     }
 

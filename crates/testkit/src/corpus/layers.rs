@@ -870,6 +870,62 @@ fn headers() -> Vec<Case> {
             Corrupt,
             |_| one(&[set(long(b'L', b"x\0"), 257, &[0; 8]), file("a", "")]),
         ),
+        reject(
+            "P23",
+            "a malformed time that an extension replaces",
+            Corrupt,
+            |_| {
+                one(&[
+                    pax(&[("mtime", "1")]),
+                    set(file("a", "x"), 136, b"0000g000000\0"),
+                    file("hidden", "x"),
+                ])
+            },
+        ),
+        reject(
+            "P24",
+            "a malformed device number of what is no device",
+            Corrupt,
+            |_| {
+                one(&[
+                    set(file("a", "x"), 329, b"../x\0\0\0\0"),
+                    file("hidden", "x"),
+                ])
+            },
+        ),
+        reject(
+            "P25",
+            "more of a name behind the end of a long name",
+            Corrupt,
+            |_| {
+                let part = set(long(b'L', &[b'n'; 150]), 124, b"00000000012\0");
+                one(&[part, file("a", "x")])
+            },
+        ),
+        reject(
+            "P26",
+            "a prefix where no magic says that there is one",
+            Corrupt,
+            |_| one(&[set(set(file("a", "x"), 345, b"etc"), 257, &[0; 8])]),
+        ),
+        reject(
+            "P27",
+            "a size in base 256 with bits in its first byte",
+            Corrupt,
+            |_| {
+                one(&[set(
+                    file("a", "x"),
+                    124,
+                    &[0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                )])
+            },
+        ),
+        reject(
+            "P28",
+            "a negative user that an extension replaces",
+            Corrupt,
+            |_| one(&[pax(&[("uid", "0")]), set(file("a", "x"), 108, &[0xff; 8])]),
+        ),
     ]
 }
 
