@@ -39,6 +39,7 @@ test: setup lint docs ## everything that a change must pass; ends with the tests
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory fixtures; \
 	else echo "not root: images are not built (they hold foreign owners and device nodes), and tests that mount are skipped"; fi
 	@mkdir -p target && rm -f target/skips
+	cargo build --workspace --locked
 	GANTRY_SKIPS=$(CURDIR)/target/skips cargo test --workspace --locked
 	@if [ -s target/skips ]; then echo "skipped:"; sed 's/^/  /' target/skips; else echo "nothing was skipped"; fi
 

@@ -47,34 +47,61 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
+/// Licences under which Gantry may be given away; an expression needs one of each alternative.
+const LICENCES: &[&str] = &[
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Zlib",
+];
+
+/// Crates of which others want two versions; none of these choices is ours.
+const TWO_VERSIONS: &[&str] = &["base64", "getrandom", "rand", "rand_core", "syn", "winnow"];
+
 /// Programs, on which nothing else is built.
 const TOPS: &[&str] = &["gantry", "gantry-cri", "gantry-registry"];
 
 /// Package name to the names of its normal and build dependencies, as resolved with every default feature.
 struct Graph(BTreeMap<String, BTreeSet<String>>);
 
+/// What cargo resolves for this platform.
+fn metadata() -> Value {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        // Without a platform cargo wants the manifests of other systems' crates, which nobody has fetched.
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            &platform,
+        ])
+        .current_dir(workspace_root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The packages that are built here, of those that the lock file names.
+fn resolved(metadata: &Value) -> impl Iterator<Item = &Value> {
+    let used: BTreeSet<&str> = array(&metadata["resolve"]["nodes"])
+        .map(|node| text(&node["id"]))
+        .collect();
+    array(&metadata["packages"]).filter(move |package| used.contains(text(&package["id"])))
+}
+
 impl Graph {
     fn load() -> Self {
-        let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let output = Command::new(env!("CARGO"))
-            // Without a platform cargo wants the manifests of other systems' crates, which nobody has fetched.
-            .args([
-                "metadata",
-                "--format-version=1",
-                "--locked",
-                "--offline",
-                "--filter-platform",
-                &platform,
-            ])
-            .current_dir(workspace_root())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let metadata = metadata();
         let name_of: BTreeMap<&str, &str> = array(&metadata["packages"])
             .map(|package| (text(&package["id"]), text(&package["name"])))
             .collect();
@@ -170,4 +197,58 @@ fn forbids_unsafe(root: &Path) -> bool {
         .unwrap()
         .lines()
         .any(|line| line == "#![forbid(unsafe_code)]")
+}
+
+/// Whether an expression of licences can be met: `AND` of `OR`s, with or without parentheses.
+fn is_allowed(expression: &str) -> bool {
+    let flat = expression.replace(" / ", "/").replace('/', " OR ");
+    if let Some((open, rest)) = flat.split_once('(') {
+        let Some((inner, after)) = rest.split_once(')') else {
+            return false;
+        };
+        let met = if is_allowed(inner) { "MIT" } else { "none" };
+        return is_allowed(&format!("{open}{met}{after}"));
+    }
+    flat.split(" AND ").all(|all| {
+        all.split(" OR ").any(|one| {
+            let plain = one.split(" WITH ").next().unwrap_or(one);
+            LICENCES.contains(&plain.trim())
+        })
+    })
+}
+
+#[test]
+fn licences_go_with_ours() {
+    assert!(is_allowed("ISC AND (Apache-2.0 OR GPL-3.0)"));
+    assert!(!is_allowed("MIT AND GPL-3.0") && !is_allowed("GPL-2.0 OR AGPL-3.0"));
+    let metadata = metadata();
+    let refused: Vec<_> = resolved(&metadata)
+        .filter(|package| !package["license"].as_str().is_some_and(is_allowed))
+        .map(|package| format!("{}: {}", package["name"], package["license"]))
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[test]
+fn there_is_one_version_of_each_crate() {
+    let metadata = metadata();
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for package in resolved(&metadata) {
+        let of_name = versions.entry(text(&package["name"])).or_default();
+        of_name.insert(text(&package["version"]));
+    }
+    let twice: Vec<_> = versions
+        .iter()
+        .filter(|(name, versions)| versions.len() > 1 && !TWO_VERSIONS.contains(name))
+        .collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let needless: Vec<_> = TWO_VERSIONS
+        .iter()
+        .filter(|name| {
+            versions
+                .get(*name)
+                .is_none_or(|versions| versions.len() < 2)
+        })
+        .collect();
+    assert!(needless.is_empty(), "not two any more: {needless:?}");
 }
