@@ -6,12 +6,10 @@
 //! from another repository", "Deleting Blobs".
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use gantry_oci::{Digest, Repository};
 use http::{HeaderMap, Method, StatusCode, header};
 
@@ -374,44 +372,6 @@ pub async fn cancel(registry: &Registry, id: &UploadId) -> Result<Response, ApiE
     let mut upload = slot.lock(registry.clients.idle).await?;
     registry.uploads.discard(id, &mut upload);
     Ok(Answer::new(StatusCode::NO_CONTENT).done())
-}
-
-/// Reads a body up to a cap.
-pub async fn read_capped(
-    body: Body,
-    limit: u64,
-    idle: Duration,
-    what: &str,
-) -> Result<Bytes, ApiError> {
-    let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    let silent = |_| {
-        ApiError::new(
-            Code::ManifestInvalid,
-            format!("the {what} stopped arriving"),
-        )
-        .with_status(StatusCode::REQUEST_TIMEOUT)
-    };
-    while let Some(chunk) = tokio::time::timeout(idle, stream.next())
-        .await
-        .map_err(silent)?
-    {
-        let chunk = chunk.map_err(|_| {
-            ApiError::new(
-                Code::ManifestInvalid,
-                format!("the {what} did not arrive whole"),
-            )
-        })?;
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(ApiError::new(
-                Code::SizeInvalid,
-                format!("the {what} is larger than the {limit} bytes allowed"),
-            )
-            .with_status(StatusCode::PAYLOAD_TOO_LARGE));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
 }
 
 #[cfg(test)]

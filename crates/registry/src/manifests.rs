@@ -6,16 +6,17 @@
 //! Tags", "Listing Referrers", "Deleting tags", "Deleting Manifests".
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use gantry_image::{ManifestBytes, UnverifiedManifest};
 use gantry_oci::{Descriptor, Digest, Document, ManifestDigest, MediaType, Repository, Tag};
 use http::{Method, StatusCode, header};
 use serde::Serialize;
 
-use crate::blobs::read_capped;
 use crate::errors::{ApiError, Code};
 use crate::pipeline::Treatment;
 use crate::respond::Answer;
@@ -97,8 +98,9 @@ pub async fn put(
     content_type: Option<String>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (limit, idle) = (registry.limits.manifest_bytes, registry.clients.idle);
-    let bytes = read_capped(body, limit, idle, "manifest").await?;
+    let mut arriving = Arriving::new(registry);
+    arriving.read(body).await?;
+    let bytes = Bytes::from(std::mem::take(&mut arriving.bytes));
     let turn = registry.explosions.clone().acquire_owned().await;
     let registry = Arc::clone(registry);
     let (repository, name) = (repository.clone(), name.clone());
@@ -109,6 +111,75 @@ pub async fn put(
     });
     work.await
         .unwrap_or_else(|error| Err(ApiError::internal("accept the manifest", &error)))
+}
+
+/// A manifest on its way into memory, counted against what all of them may take together.
+struct Arriving<'r> {
+    registry: &'r Registry,
+    bytes: Vec<u8>,
+    counted: u64,
+}
+
+impl<'r> Arriving<'r> {
+    fn new(registry: &'r Registry) -> Self {
+        Self {
+            registry,
+            bytes: Vec::new(),
+            counted: 0,
+        }
+    }
+
+    /// Reads a body, which must be there after a while: a client that trickles holds memory as one that stalls does.
+    async fn read(&mut self, body: Body) -> Result<(), ApiError> {
+        let idle = self.registry.clients.idle;
+        let read = tokio::time::timeout(idle, self.read_all(body)).await;
+        read.unwrap_or_else(|_| {
+            let message = format!(
+                "the manifest did not arrive within {} seconds",
+                idle.as_secs_f32()
+            );
+            Err(ApiError::new(Code::ManifestInvalid, message)
+                .with_status(StatusCode::REQUEST_TIMEOUT))
+        })
+    }
+
+    async fn read_all(&mut self, body: Body) -> Result<(), ApiError> {
+        let limit = self.registry.limits.manifest_bytes;
+        let mut stream = body.into_data_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|_| {
+                ApiError::new(Code::ManifestInvalid, "the manifest did not arrive whole")
+            })?;
+            if (self.bytes.len() + chunk.len()) as u64 > limit {
+                let message = format!("the manifest is larger than the {limit} bytes allowed");
+                let error = ApiError::new(Code::SizeInvalid, message);
+                return Err(error.with_status(StatusCode::PAYLOAD_TOO_LARGE));
+            }
+            let size = chunk.len() as u64;
+            self.counted += size;
+            let all = self
+                .registry
+                .manifest_bytes
+                .fetch_add(size, Ordering::Relaxed)
+                + size;
+            if all > self.registry.clients.manifest_bytes {
+                return Err(ApiError::new(
+                    Code::TooManyRequests,
+                    "too many manifests are arriving; try again",
+                ));
+            }
+            self.bytes.extend_from_slice(&chunk);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.registry
+            .manifest_bytes
+            .fetch_sub(self.counted, Ordering::Relaxed);
+    }
 }
 
 /// Receives, explodes, publishes.

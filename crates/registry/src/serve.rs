@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -40,15 +41,18 @@ pub struct ClientLimits {
     pub uploads: usize,
     /// Images unpacked at once; each uses about two cores and 100 MiB.
     pub explosions: usize,
+    /// Bytes of manifests that are arriving, of all clients together; each is held in memory.
+    pub manifest_bytes: u64,
 }
 
 impl Default for ClientLimits {
     fn default() -> Self {
         Self {
-            connections: 4096,
+            connections: 2048,
             idle: Duration::from_secs(60),
             uploads: 10_000,
             explosions: 4,
+            manifest_bytes: 256 << 20,
         }
     }
 }
@@ -62,6 +66,8 @@ pub struct Registry {
     pub(crate) limits: Limits,
     pub(crate) clients: ClientLimits,
     pub(crate) explosions: Arc<Semaphore>,
+    /// Of [`ClientLimits::manifest_bytes`].
+    pub(crate) manifest_bytes: AtomicU64,
 }
 
 impl Registry {
@@ -79,6 +85,7 @@ impl Registry {
             limits,
             clients,
             explosions: Arc::new(Semaphore::new(clients.explosions)),
+            manifest_bytes: AtomicU64::new(0),
         })
     }
 

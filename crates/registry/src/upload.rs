@@ -39,7 +39,7 @@ const REST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often it is looked for such uploads.
 const REAP_EVERY: Duration = Duration::from_secs(3600);
 /// Bytes collected before they are hashed and written together.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
 /// A name of an upload: 32 hexadecimal digits that cannot be guessed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

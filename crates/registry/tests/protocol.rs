@@ -289,6 +289,29 @@ fn clients_that_stall_or_leave_are_let_go() {
 }
 
 #[test]
+fn manifests_that_arrive_share_a_bound() {
+    let dir = scratch();
+    let image = small_image("x");
+    let server = Server::with(&dir.join("store"), None, |registry| {
+        registry.with_clients(ClientLimits {
+            manifest_bytes: image.manifest.len() as u64,
+            ..ClientLimits::default()
+        })
+    });
+    let large = Image {
+        manifest: vec![b' '; image.manifest.len() + 1],
+        ..image.clone()
+    };
+    for _ in 0..2 {
+        server
+            .put_manifest("a", "v1", &large)
+            .refuses(429, "TOOMANYREQUESTS");
+        // What was counted was given back.
+        assert_eq!(server.push("a", "v1", &image).status, 201);
+    }
+}
+
+#[test]
 fn blob_of_another_repository_is_mounted_and_never_leaks() {
     let dir = scratch();
     let server = Server::start(&dir.join("store"));

@@ -52,6 +52,7 @@ impl Serve {
                 Failure::from(error)
                     .context(format!("open the registry in {}", context.root.display()))
             })?;
+        raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -97,6 +98,20 @@ impl Serve {
                 _ => failure,
             }
         })
+    }
+}
+
+/// Connections and the files behind them are more than the 1024 descriptors that a login gives; as many as the
+/// administrator allows are taken, without asking for more.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("raise the limit of open files: {error}");
     }
 }
 
