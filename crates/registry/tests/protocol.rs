@@ -706,6 +706,39 @@ fn referrers_of_a_manifest() {
 }
 
 #[test]
+fn sparse_files_stay_sparse() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = scratch();
+    let root = dir.join("store");
+    let server = Server::start(&root);
+    let size = 256_u64 << 20;
+    let records = [
+        ("GNU.sparse.size", size.to_string()),
+        ("GNU.sparse.map", format!("100000,4,{},0", size)),
+    ];
+    let tar = tar::join(&[tar::pax(&records), tar::file("disk", "data")]);
+    assert_eq!(
+        server
+            .push("a", "v1", &Image::new(&[Layer::gzip(&tar)]))
+            .status,
+        201
+    );
+    let mut allocated = 0;
+    for fan in std::fs::read_dir(root.join("objects")).unwrap() {
+        for object in std::fs::read_dir(fan.unwrap().path()).unwrap() {
+            let object = object.unwrap();
+            let metadata = object.metadata().unwrap();
+            assert_eq!(metadata.len(), size);
+            allocated += metadata.blocks() * 512;
+            let bytes = std::fs::read(object.path()).unwrap();
+            assert_eq!(&bytes[99_999..100_005], b"\0data\0");
+        }
+    }
+    assert!(allocated < 1 << 20, "{allocated} bytes on disk");
+    assert_sound(&server.store);
+}
+
+#[test]
 fn two_pushes_of_one_image_at_once() {
     let dir = scratch();
     let root = dir.join("store");

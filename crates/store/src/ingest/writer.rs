@@ -22,7 +22,7 @@ use gantry_sys::root::RootDir;
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -32,6 +32,9 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCHES: usize = 6;
 /// A flush is worth its while for so many bytes.
 const FLUSH_BYTES: usize = 64 << 20;
+/// Zeros of so many bytes are worth a hole.
+const HOLE_BYTES: usize = 64 << 10;
+static ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
 /// Files in one batch: very small ones must not make it wait too long.
 const BATCH_FILES: usize = 256;
 
@@ -306,11 +309,11 @@ impl Writer<'_> {
                 Ok(())
             }
             Step::Append { start, end } => match big {
-                Some((file, _)) => file.write_all(&bytes[*start..*end]),
+                Some((file, _)) => write_with_holes(file, &bytes[*start..*end]),
                 None => Err(io::ErrorKind::InvalidInput.into()),
             },
             Step::End { kept } => {
-                let Some((file, name)) = big.take() else {
+                let Some((mut file, name)) = big.take() else {
                     return Err(io::ErrorKind::InvalidInput.into());
                 };
                 let Some((id, attributes)) = kept else {
@@ -320,12 +323,39 @@ impl Writer<'_> {
                         rustix::fs::AtFlags::empty(),
                     )?);
                 };
+                // The file may end in a hole.
+                let size_bytes = file.stream_position()?;
+                file.set_len(size_bytes)?;
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(attributes.mode))?;
                 self.ingest.seal(&file, *attributes)?;
                 rename_in_fan(&self.ingest.objects, &name, &object_name(id))
             }
         }
     }
+}
+
+/// Writes, and leaves out what is nothing but zeros: a sparse file must not fill the disk, least of all one that a few
+/// bytes of a layer describe.
+fn write_with_holes(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let is_hole = |piece: &[u8]| *piece == ZEROS[..piece.len()];
+        let pieces = rest.chunks(HOLE_BYTES);
+        let hole = rest.chunks(HOLE_BYTES).next().is_some_and(is_hole);
+        let run: usize = pieces
+            .take_while(|piece| is_hole(piece) == hole)
+            .map(<[u8]>::len)
+            .sum();
+        let (now, later) = rest.split_at(run);
+        if hole {
+            let distance = i64::try_from(run).map_err(io::Error::other)?;
+            file.seek_relative(distance)?;
+        } else {
+            file.write_all(now)?;
+        }
+        rest = later;
+    }
+    Ok(())
 }
 
 impl Inner {
