@@ -235,6 +235,10 @@ impl IntoResponse for ApiError {
             detail: None,
         };
         let body = serde_json::to_vec(&Answer { errors: [entry] }).unwrap_or_default();
-        Reply::new(self.status).body("application/json", body.len() as u64, Body::from(body))
+        let mut answer = Reply::new(self.status);
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            answer = answer.header(http::header::RETRY_AFTER, "1");
+        }
+        answer.body("application/json", body.len() as u64, Body::from(body))
     }
 }

@@ -464,7 +464,11 @@ pub fn catalog(registry: &Registry, query: &Query) -> Result<Response, ApiError>
         .state
         .repositories()
         .map_err(|error| ApiError::io("list the repositories", &error))?;
-    let all: Vec<String> = all.iter().map(Repository::to_string).collect();
+    let all: Vec<String> = all
+        .iter()
+        .filter(|repository| registry.state.has_manifests(repository))
+        .map(Repository::to_string)
+        .collect();
     let (shown, next) = page(&all, query)?;
     Ok(listing(
         "/v2/_catalog",

@@ -101,6 +101,12 @@ impl State {
         self.repo(repository).is_dir()
     }
 
+    /// Whether the repository has a manifest: one that has not is the remains of a push that failed, or was emptied.
+    pub fn has_manifests(&self, repository: &Repository) -> bool {
+        let manifests = std::fs::read_dir(self.repo(repository).join(Member::Manifest.dir()));
+        manifests.is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// The repositories, sorted.
     ///
     /// # Errors

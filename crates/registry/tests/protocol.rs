@@ -27,6 +27,8 @@ fn base_and_catalogue() {
     assert_eq!(server.get("/v2/").status, 200);
     assert_eq!(server.head("/v2/").status, 200);
     assert_eq!(server.get("/v2/_catalog").json()["repositories"], json!([]));
+    // Blobs alone make no repository that others see.
+    server.push_blob("c", b"blob");
     server.push("b/two", "v1", &small_image("x"));
     server.push("a", "v1", &small_image("x"));
     assert_eq!(
