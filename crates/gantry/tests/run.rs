@@ -803,6 +803,11 @@ fn privileged_terminal_is_the_programs() {
         assert_eq!(child.wait().unwrap().code(), Some(4));
         assert!(!terminal.is_raw(), "the caller's terminal is as before");
     }
+    let mut terminal = Terminal::open(24, 80);
+    let mut child = terminal.spawn(host.command(&["run", "--rm", "tiny", "touch", "/new"]));
+    terminal.expect("Read-only file system");
+    terminal.expect("--writable");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
     host.assert_nothing_left();
 }
 

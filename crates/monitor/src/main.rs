@@ -46,6 +46,9 @@ const USAGE: u8 = 2;
 /// The status of a failure of ours, as podman's users know it.
 const OURS: u8 = 125;
 
+const READ_ONLY_HINT: &str = "the container's root is read-only: --tmpfs DIR or --volume HOST:DIR give the program \
+     a place to write, --writable a layer of its own";
+
 /// Why the program never ran.
 #[derive(Debug)]
 pub(crate) struct Failure(StartFailure);
@@ -221,7 +224,11 @@ fn run(
             .map_err(|error| Failure::refused("record the container's process", &error))?;
     }
     report(&Report::Started { pid: started.pid });
-    let exit = relay::relay(plan, control, &begin.signals, &started, &sides);
+    let ending = relay::relay(plan, control, &begin.signals, &started, &sides);
+    let exit = ending.exit;
+    if ending.met_read_only && !plan.draft.writable && exit != Exit::Code(0) {
+        report(&Report::Hint(READ_ONLY_HINT.to_owned()));
+    }
     let ended_unix_s = unix_seconds(SystemTime::now());
     clean_up(plan, home, plan.remove);
     if !plan.remove {

@@ -27,6 +27,19 @@ const ADOPTION_STEP: Duration = Duration::from_micros(200);
 /// Stands for a status that nobody knows.
 const UNKNOWN: u8 = 255;
 
+/// What the C library says for EROFS, which a program under the production profile is likeliest to meet.
+const READ_ONLY: &[u8] = b"Read-only file system";
+/// How much of a program's output is searched for it: programs that cannot write say so when they start.
+const SEARCH_BYTES: usize = 64 << 10;
+
+/// How a program ended, and what is worth telling about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub exit: Exit,
+    /// It said that a file system is read-only.
+    pub met_read_only: bool,
+}
+
 /// Bytes on their way from one descriptor to another.
 struct Stream<'a> {
     source: Option<BorrowedFd<'a>>,
@@ -35,6 +48,9 @@ struct Stream<'a> {
     buffer: Vec<u8>,
     from: usize,
     to: usize,
+    /// How many bytes are still searched, and whether the search was successful.
+    to_search: usize,
+    met_read_only: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -54,6 +70,8 @@ impl<'a> Stream<'a> {
             },
             from: 0,
             to: 0,
+            to_search: name.map_or(0, |_| SEARCH_BYTES),
+            met_read_only: false,
         }
     }
 
@@ -95,6 +113,7 @@ impl<'a> Stream<'a> {
         match rustix::io::read(source, &mut self.buffer) {
             Ok(0) => self.source = None,
             Ok(count) => {
+                self.search(count);
                 if let (Some(log), Some(name)) = (log, self.name) {
                     log.write(name, &self.buffer[..count]);
                 }
@@ -106,6 +125,13 @@ impl<'a> Stream<'a> {
             Err(_) => self.source = None,
         }
         false
+    }
+
+    fn search(&mut self, count: usize) {
+        let searched = count.min(self.to_search);
+        self.to_search -= searched;
+        let mut windows = self.buffer[..searched].windows(READ_ONLY.len());
+        self.met_read_only |= windows.any(|window| window == READ_ONLY);
     }
 
     fn write(&mut self) {
@@ -209,7 +235,7 @@ pub(crate) fn relay(
     signals: &SignalFd,
     started: &Started,
     sides: &Sides,
-) -> Exit {
+) -> Ending {
     // A log that cannot be written must not keep the container from running.
     let mut log = plan.log.as_ref().and_then(|plan| Log::open(plan).ok());
     let terminal = sides.terminal.as_ref();
@@ -232,7 +258,10 @@ pub(crate) fn relay(
         if let Some(exit) = watch.exit {
             streams[..2].iter_mut().for_each(|s| s.finish(&mut log));
             if streams[..2].iter().all(Stream::is_done) {
-                return exit;
+                return Ending {
+                    exit,
+                    met_read_only: streams.iter().any(|stream| stream.met_read_only),
+                };
             }
         }
         // Stands where nothing is waited for; never in error itself.

@@ -6,7 +6,7 @@
 //!         1. Begin {plan}, with descriptors: lock, stdin, stdout, stderr
 //!         ◄─ Started {pid}        or Failed {…}
 //!         2. Signal, Resize …
-//!         ◄─ Exited {…}
+//!         ◄─ Hint, then Exited {…}
 //! ```
 //!
 //! The plan lies in a file of the container's state directory, complete and printable; the message
@@ -124,6 +124,8 @@ pub enum Report {
     },
     /// The program never ran; nothing is left behind.
     Failed(StartFailure),
+    /// Before the end of a program that failed: what may have stood in its way.
+    Hint(String),
     /// The program has ended, and the container is cleaned up.
     Exited(Exit),
 }

@@ -18,6 +18,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use super::launch::Launched;
 use crate::exit::Failure;
+use crate::output;
 
 const SIGINT: u8 = 2;
 const SIGWINCH: u8 = 28;
@@ -77,10 +78,9 @@ impl Drop for RawTerminal {
 /// Why it does not.
 pub fn wait_for_start(launched: &Launched) -> Result<(), Failure> {
     match next_report(&launched.control)? {
-        Report::Started { .. } => Ok(()),
         Report::Failed(failure) => Err(start_failure(failure)),
-        // It has run and ended already.
-        Report::Exited(_) => Ok(()),
+        // It runs, or has run and ended already.
+        Report::Started { .. } | Report::Hint(_) | Report::Exited(_) => Ok(()),
     }
 }
 
@@ -104,11 +104,17 @@ pub fn attach(
         interrupted: false,
         terminal,
         sig_proxy,
+        hint: None,
     };
     let outcome = attached.watch(signals);
     // Before anything is printed.
     drop(raw);
-    outcome
+    let (exit, hint) = outcome?;
+    // For people: a script that reads the program's errors gets those and nothing else.
+    if let Some(hint) = hint.filter(|_| std::io::stderr().is_terminal()) {
+        output::hint_line(&hint);
+    }
+    Ok(exit)
 }
 
 /// A thread of its own: reading may wait for ever, and ends with the process.
@@ -125,10 +131,11 @@ struct Attached {
     interrupted: bool,
     terminal: bool,
     sig_proxy: bool,
+    hint: Option<String>,
 }
 
 impl Attached {
-    fn watch(&mut self, signals: &SignalFd) -> Result<Exit, Failure> {
+    fn watch(&mut self, signals: &SignalFd) -> Result<(Exit, Option<String>), Failure> {
         loop {
             let mut fds = [
                 PollFd::new(&self.launched.control, PollFlags::IN),
@@ -148,7 +155,8 @@ impl Attached {
                 match next_report(&self.launched.control)? {
                     Report::Started { .. } => self.started = true,
                     Report::Failed(failure) => return Err(start_failure(failure)),
-                    Report::Exited(exit) => return Ok(exit),
+                    Report::Hint(hint) => self.hint = Some(hint),
+                    Report::Exited(exit) => return Ok((exit, self.hint.take())),
                 }
             }
         }
