@@ -108,6 +108,13 @@ impl Run {
     }
 
     fn launch(self, context: &Context) -> Outcome {
+        if !rustix::process::geteuid().is_root() && !self.dry_run && !self.explain {
+            return Err(Failure::message(
+                Kind::Denied,
+                "run a container: it takes root to mount an image and to make namespaces",
+            )
+            .hint("use sudo; containers of other users are not supported yet"));
+        }
         let found = self.image(context)?;
         let options = self.container.clone().resolve(self.args.clone())?;
         let terminal = options.terminal;
