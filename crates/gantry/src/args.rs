@@ -103,6 +103,7 @@ pub enum Command {
     Store(commands::store::StoreCommand),
     Tag(commands::image::tag::Tag),
     Run(Box<commands::container::run::Run>),
+    Exec(commands::container::exec::Exec),
     Ps(commands::container::ps::Ps),
     Rm(commands::container::rm::Rm),
     Stop(commands::container::stop::Stop),

@@ -183,7 +183,7 @@ pub fn of_usage(error: &clap::Error, verb: Option<&str>) -> ExitCode {
     drop(error.print());
     ExitCode::from(match (error.use_stderr(), verb) {
         (false, _) => 0,
-        (true, Some("run")) => 125,
+        (true, Some("run" | "exec")) => 125,
         (true, _) => 2,
     })
 }

@@ -560,6 +560,72 @@ fn privileged_detached_container_is_listed_logged_stopped_removed() {
 }
 
 #[test]
+fn privileged_programs_are_executed_in_a_container_that_runs() {
+    needs_containers!();
+    let host = Host::new();
+    let passwd = tar::file(
+        "etc/passwd",
+        "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv:/bin/sh\n",
+    );
+    host.add_image("exec", &[passwd], json!({"Env": ["PATH=/bin", "A=image"]}));
+    for runtime in runtimes() {
+        let id = host.gantry(&["run", "-d", "--runtime", runtime, "exec", "sleep", "1000"]);
+        let exec = |args: &[&str]| host.gantry(&[&["exec"], args].concat());
+        let script = "echo $A $HOME $(id -u) $(pwd)";
+        assert_eq!(exec(&[&id, "sh", "-c", script]), "image /root 0 /");
+        assert_eq!(
+            exec(&[
+                "-u", "app", "-e", "A=new", "-w", "/tmp", &id, "sh", "-c", script
+            ]),
+            "new /srv 1000 /tmp"
+        );
+        let status = exec(&[&id, "cat", "/proc/self/status"]);
+        for line in [
+            "NoNewPrivs:\t1",
+            "Seccomp:\t2",
+            "CapInh:\t0000000000000000",
+            "CapAmb:\t0000000000000000",
+        ] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+        let of_other = exec(&["-u", "1", &id, "cat", "/proc/self/status"]);
+        assert!(of_other.contains("CapEff:\t0000000000000000"), "{of_other}");
+        for (status, program) in [(127, "nope"), (126, "/bin")] {
+            let (code, stderr) = fail(&mut host.command(&["exec", &id, program]));
+            assert_eq!(code, status, "{stderr}");
+            assert_one_sentence(&stderr);
+        }
+        let (code, _) = fail(&mut host.command(&["exec", &id, "sh", "-c", "exit 9"]));
+        assert_eq!(code, 9);
+        let mut cat = host
+            .command(&["exec", "-i", &id, "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        cat.stdin.take().unwrap().write_all(b"through").unwrap();
+        assert_eq!(cat.wait_with_output().unwrap().stdout, b"through");
+        let mut terminal = Terminal::open(31, 99);
+        // Older runtimes let the program begin before its terminal has a size.
+        let script =
+            "while [ \"$(stty size 2>&1)\" != '31 99' ]; do sleep 0.01; done; stty size; exit 5";
+        let command = host.command(&["exec", "-it", &id, "sh", "-c", script]);
+        let mut child = terminal.spawn(command);
+        terminal.expect("31 99");
+        assert_eq!(child.wait().unwrap().code(), Some(5));
+        host.gantry(&["exec", "-d", &id, "touch", "/tmp/touched"]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while exec(&[&id, "ls", "/tmp"]) != "touched" {
+            assert!(Instant::now() < deadline);
+        }
+        host.gantry(&["rm", "--force", &id]);
+        let (code, stderr) = fail(&mut host.command(&["exec", &id, "true"]));
+        assert_eq!(code, 125, "{stderr}");
+    }
+    host.assert_nothing_left();
+}
+
+#[test]
 fn privileged_limits_are_set_or_refused() {
     needs_containers!();
     let host = Host::new();
@@ -900,7 +966,10 @@ fn privileged_plans_are_printed_and_nothing_is_made() {
     let host = Host::new();
     let plan = host.run(0, &["--dry-run", "tiny", "true"]).0;
     let plan: Value = serde_json::from_str(&plan).unwrap();
-    assert_eq!(plan["draft"]["spec"]["process"]["args"], json!(["true"]));
+    assert_eq!(
+        plan["work"]["container"]["draft"]["spec"]["process"]["args"],
+        json!(["true"])
+    );
     let explained = host.run(0, &["--explain", "tiny", "true"]).0;
     assert!(explained.contains("--writable"), "{explained}");
     assert!(!host.runroot().exists(), "nothing was made");

@@ -11,10 +11,10 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gantry_runtime::spec::{self, RootfsFacts};
-use gantry_runtime::supervise::MonitorPlan;
+use gantry_runtime::supervise::ContainerWork;
 use gantry_runtime::{prepare, volume};
 use gantry_sys::Errno;
 use gantry_sys::mount;
@@ -33,19 +33,18 @@ fn io_failure(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
 }
 
 /// Makes the bundle; answers a mount of the image that is not needed any more.
-pub(crate) fn stage(plan: &MonitorPlan) -> Result<OwnedFd, Failure> {
-    enter(plan)?;
-    let (root, image) = mount_rootfs(plan)?;
-    fill_volumes(plan, &root)?;
-    write_bundle(plan, &root)?;
+pub(crate) fn stage(work: &ContainerWork, dir: &Path) -> Result<OwnedFd, Failure> {
+    let (root, image) = mount_rootfs(work)?;
+    fill_volumes(work, &root)?;
+    write_bundle(work, dir, &root)?;
     Ok(image)
 }
 
 /// Enters a mount namespace that looks as the runtime needs it.
-pub(crate) fn enter(plan: &MonitorPlan) -> Result<(), Failure> {
+pub(crate) fn enter(hidden_mounts: &[PathBuf]) -> Result<(), Failure> {
     mount::enter_private_namespace()
         .map_err(|error| Failure::refused("make a mount namespace", &error))?;
-    for path in &plan.hidden_mounts {
+    for path in hidden_mounts {
         match mount::unmount(path) {
             Err(error) if !error.is(Errno::INVAL) && !error.is(Errno::NOENT) => {
                 return Err(Failure::refused("hide a mount from the runtime", &error));
@@ -56,36 +55,36 @@ pub(crate) fn enter(plan: &MonitorPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mount_rootfs(plan: &MonitorPlan) -> Result<(RootDir, OwnedFd), Failure> {
+fn mount_rootfs(work: &ContainerWork) -> Result<(RootDir, OwnedFd), Failure> {
     let read_only = RootfsPlan {
-        lower: plan.rootfs.lower.clone(),
+        lower: work.rootfs.lower.clone(),
         upper: None,
     };
     // Looked at while it is attached nowhere.
-    let (image, root) = mount(plan, &read_only)?;
+    let (image, root) = mount(work, &read_only)?;
     prepare::check_reserved(&root)?;
-    let upper = match &plan.rootfs.upper {
+    let upper = match &work.rootfs.upper {
         Some(upper) => upper.clone(),
-        None if prepare::find_missing(&root, plan.draft.spec())?.is_empty() => {
-            attach(&image, &plan.rootfs_dir)?;
+        None if prepare::find_missing(&root, work.draft.spec())?.is_empty() => {
+            attach(&image, &work.rootfs_dir)?;
             return Ok((root, image));
         }
-        None => mount_scaffold(plan)?,
+        None => mount_scaffold(work)?,
     };
     make_upper(&upper, &root)?;
     let writable = RootfsPlan {
-        lower: plan.rootfs.lower.clone(),
+        lower: work.rootfs.lower.clone(),
         upper: Some(upper),
     };
-    let (mounted, root) = mount(plan, &writable)?;
-    attach(&mounted, &plan.rootfs_dir)?;
+    let (mounted, root) = mount(work, &writable)?;
+    attach(&mounted, &work.rootfs_dir)?;
     Ok((root, image))
 }
 
-fn mount(plan: &MonitorPlan, rootfs: &RootfsPlan) -> Result<(OwnedFd, RootDir), Failure> {
+fn mount(work: &ContainerWork, rootfs: &RootfsPlan) -> Result<(OwnedFd, RootDir), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::refused("mount the image", error);
     let mounted = rootfs
-        .mount(&plan.features, Some(&plan.rootfs_dir))
+        .mount(&work.features, Some(&work.rootfs_dir))
         .map_err(|error| failed(&error))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(&mounted, ".", flags, Mode::empty())
@@ -99,8 +98,8 @@ fn attach(mounted: &OwnedFd, target: &Path) -> Result<(), Failure> {
 
 /// Memory for the mount points that the image lacks: the runtime makes them there, and the root is
 /// read-only again before the program runs.
-fn mount_scaffold(plan: &MonitorPlan) -> Result<RootfsUpper, Failure> {
-    let path = &plan.scaffold_dir;
+fn mount_scaffold(work: &ContainerWork) -> Result<RootfsUpper, Failure> {
+    let path = &work.scaffold_dir;
     mount::tmpfs(SCAFFOLD_MAX_BYTES, 0o700)
         .and_then(|mounted| mount::attach(&mounted, path))
         .map_err(|error| Failure::refused("mount memory for missing directories", &error))?;
@@ -132,8 +131,8 @@ fn make_upper(upper: &RootfsUpper, image: &RootDir) -> Result<(), Failure> {
 }
 
 /// Volumes that exist (a container that is started again) keep what they hold.
-fn fill_volumes(plan: &MonitorPlan, root: &RootDir) -> Result<(), Failure> {
-    for wanted in &plan.draft.volumes {
+fn fill_volumes(work: &ContainerWork, root: &RootDir) -> Result<(), Failure> {
+    for wanted in &work.draft.volumes {
         let dir = wanted.dir.join("merged");
         if dir.exists() {
             continue;
@@ -150,25 +149,21 @@ fn fill_volumes(plan: &MonitorPlan, root: &RootDir) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_bundle(plan: &MonitorPlan, root: &RootDir) -> Result<(), Failure> {
-    let identity = prepare::find_identity(root, &plan.draft)?;
+fn write_bundle(work: &ContainerWork, dir: &Path, root: &RootDir) -> Result<(), Failure> {
+    let identity = prepare::find_identity(root, work.draft.user(), work.draft.extra_groups())?;
     let facts = RootfsFacts {
-        occupied: prepare::find_occupied(root, plan.draft.spec())?,
+        occupied: prepare::find_occupied(root, work.draft.spec())?,
         identity,
     };
-    let spec = plan.draft.clone().finish(&facts);
+    let spec = work.draft.clone().finish(&facts);
     prepare::find_program(root, &spec)?;
     prepare::make_workdir(root, &spec, &facts.identity)?;
-    for file in &plan.draft.files {
-        write(
-            &plan.state_dir.join(&file.name),
-            0o644,
-            file.content.as_bytes(),
-        )?;
+    for file in &work.draft.files {
+        write(&dir.join(&file.name), 0o644, file.content.as_bytes())?;
     }
     let document = spec::to_bytes(&spec)
         .map_err(|error| Failure::refused("write the runtime document", &error))?;
-    write(&plan.state_dir.join("config.json"), 0o600, &document)
+    write(&dir.join("config.json"), 0o600, &document)
 }
 
 fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use gantry_runtime::driver::CONSOLE_SOCKET;
-use gantry_runtime::supervise::{FailureReason, MonitorPlan, WindowSize};
+use gantry_runtime::driver::{CONSOLE_SOCKET, PID_FILE, RUNTIME_LOG};
+use gantry_runtime::supervise::{FailureReason, MonitorPlan, WindowSize, Work};
 use gantry_sys::root::RootDir;
 use gantry_sys::{Errno, socket};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -53,7 +53,7 @@ pub(crate) fn start(
     stderr: OwnedFd,
 ) -> Result<(Started, Sides), Failure> {
     let mut command = quiet(&plan.run);
-    command.current_dir(&plan.state_dir);
+    command.current_dir(&plan.dir);
     let mut sides = Sides {
         terminal: None,
         output: None,
@@ -64,8 +64,8 @@ pub(crate) fn start(
     };
     let listener = if plan.terminal.is_some() {
         sides.stdin = plan.interactive.then_some(stdin);
-        let listener = RootDir::open_trusted(&plan.state_dir)
-            .and_then(|dir| socket::listen(&dir, CONSOLE_SOCKET));
+        let listener =
+            RootDir::open_trusted(&plan.dir).and_then(|dir| socket::listen(&dir, CONSOLE_SOCKET));
         Some(listener.map_err(|error| Failure::refused("offer a terminal", &error))?)
     } else {
         let (output, errors) = (output_pipe()?, output_pipe()?);
@@ -94,7 +94,7 @@ pub(crate) fn start(
         .wait()
         .map_err(|error| Failure::refused("wait for the OCI runtime", &error))?;
     if !status.success() {
-        let said = what_it_said(&plan.state_dir.join("runtime.log"), sides.errors.take());
+        let said = what_it_said(&plan.dir.join(RUNTIME_LOG), sides.errors.take());
         return Err(runtime_failure(plan, &format!("{status}"), said));
     }
     Ok((find_process(plan)?, sides))
@@ -162,7 +162,7 @@ pub(crate) fn set_size(terminal: &OwnedFd, size: WindowSize) {
 }
 
 fn find_process(plan: &MonitorPlan) -> Result<Started, Failure> {
-    let path = plan.state_dir.join("pid");
+    let path = plan.dir.join(PID_FILE);
     let failed =
         |error: &dyn std::error::Error| Failure::refused("find the container's process", error);
     let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
@@ -225,11 +225,11 @@ fn runtime_failure(plan: &MonitorPlan, status: &str, said: Option<String>) -> Fa
     } else {
         (OURS, FailureReason::Refused)
     };
-    let failure = Failure::new(
-        status,
-        reason,
-        format!("start the container with {name}: {said}"),
-    );
+    let what = match plan.work {
+        Work::Container(_) => "the container",
+        Work::Exec => "the program",
+    };
+    let failure = Failure::new(status, reason, format!("start {what} with {name}: {said}"));
     if status == OURS {
         failure.hint("--runtime names another OCI runtime; --profile compat confines less")
     } else {

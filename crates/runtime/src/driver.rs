@@ -24,6 +24,12 @@ use crate::spec::LimitSupport;
 /// The socket by which a runtime hands over the terminal, relative to the bundle, in which runtimes
 /// are started: an absolute path is easily longer than a socket's address may be.
 pub const CONSOLE_SOCKET: &str = "console.sock";
+/// Where a runtime writes the pid of the program, relative to where it is started.
+pub const PID_FILE: &str = "pid";
+/// Where a runtime writes what went wrong, as lines of JSON, likewise.
+pub const RUNTIME_LOG: &str = "runtime.log";
+/// What one more program in a container shall be, likewise.
+pub const PROCESS_FILE: &str = "process.json";
 
 /// A program with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,18 +63,6 @@ impl RuntimePlaces {
     pub fn root(&self) -> PathBuf {
         self.bundle.join("oci")
     }
-
-    /// Where the runtime writes the pid of the container's process.
-    #[must_use]
-    pub fn pid_file(&self) -> PathBuf {
-        self.bundle.join("pid")
-    }
-
-    /// Where the runtime writes what went wrong, as lines of JSON.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.bundle.join("runtime.log")
-    }
 }
 
 /// A runtime that can be asked to run containers.
@@ -84,6 +78,15 @@ pub trait OciRuntime: fmt::Debug + Send + Sync {
 
     /// Starts the container of a bundle and returns once its process executes the program.
     fn run(&self, places: &RuntimePlaces, host: &HostFacts, terminal: bool) -> CommandLine;
+
+    /// Starts one more program, which `process.json` in `dir` describes, in a container that runs.
+    fn exec(
+        &self,
+        places: &RuntimePlaces,
+        dir: &Path,
+        host: &HostFacts,
+        terminal: bool,
+    ) -> CommandLine;
 
     /// Removes what the runtime keeps of a container, killing it if it still runs.
     fn delete(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine;
@@ -134,9 +137,9 @@ impl RuncLike {
         }
     }
 
-    fn command(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine {
+    fn command(&self, places: &RuntimePlaces, dir: &Path, host: &HostFacts) -> CommandLine {
         let mut args = vec!["--root".to_owned(), text(&places.root())];
-        args.extend(["--log".to_owned(), text(&places.log())]);
+        args.extend(["--log".to_owned(), text(&dir.join(RUNTIME_LOG))]);
         args.extend(["--log-format", "json"].map(str::to_owned));
         if self.flavour == Flavour::Crun && host.cgroups == Cgroups::None {
             args.push("--cgroup-manager=disabled".to_owned());
@@ -146,6 +149,16 @@ impl RuncLike {
             args,
         }
     }
+}
+
+/// What starting a container and starting a program in one have in common.
+fn start_words(places: &RuntimePlaces, dir: &Path, terminal: bool) -> Vec<String> {
+    let mut words = vec!["--pid-file".to_owned(), text(&dir.join(PID_FILE))];
+    if terminal {
+        words.extend(["--console-socket".to_owned(), CONSOLE_SOCKET.to_owned()]);
+    }
+    words.push(places.id.clone());
+    words
 }
 
 fn text(path: &Path) -> String {
@@ -182,20 +195,39 @@ impl OciRuntime for RuncLike {
     }
 
     fn run(&self, places: &RuntimePlaces, host: &HostFacts, terminal: bool) -> CommandLine {
-        let mut command = self.command(places, host);
-        let args = &mut command.args;
-        args.extend(["run".to_owned(), "--detach".to_owned()]);
-        args.extend(["--bundle".to_owned(), text(&places.bundle)]);
-        args.extend(["--pid-file".to_owned(), text(&places.pid_file())]);
-        if terminal {
-            args.extend(["--console-socket".to_owned(), CONSOLE_SOCKET.to_owned()]);
-        }
-        args.push(places.id.clone());
+        let mut command = self.command(places, &places.bundle, host);
+        command
+            .args
+            .extend(["run".to_owned(), "--detach".to_owned()]);
+        command
+            .args
+            .extend(["--bundle".to_owned(), text(&places.bundle)]);
+        command
+            .args
+            .extend(start_words(places, &places.bundle, terminal));
+        command
+    }
+
+    fn exec(
+        &self,
+        places: &RuntimePlaces,
+        dir: &Path,
+        host: &HostFacts,
+        terminal: bool,
+    ) -> CommandLine {
+        let mut command = self.command(places, dir, host);
+        command
+            .args
+            .extend(["exec".to_owned(), "--detach".to_owned()]);
+        command
+            .args
+            .extend(["--process".to_owned(), text(&dir.join(PROCESS_FILE))]);
+        command.args.extend(start_words(places, dir, terminal));
         command
     }
 
     fn delete(&self, places: &RuntimePlaces, host: &HostFacts) -> CommandLine {
-        let mut command = self.command(places, host);
+        let mut command = self.command(places, &places.bundle, host);
         command
             .args
             .extend(["delete".to_owned(), "--force".to_owned(), places.id.clone()]);
@@ -347,6 +379,12 @@ mod tests {
             runc.delete(&places(), &hybrid()).to_string(),
             "/usr/sbin/runc --root /run/gantry/containers/c1/oci --log /run/gantry/containers/c1/runtime.log \
              --log-format json delete --force c1"
+        );
+        assert_eq!(
+            runc.exec(&places(), Path::new("/e"), &hybrid(), false)
+                .to_string(),
+            "/usr/sbin/runc --root /run/gantry/containers/c1/oci --log /e/runtime.log --log-format json \
+             exec --detach --process /e/process.json --pid-file /e/pid c1"
         );
     }
 

@@ -10,6 +10,7 @@
 //! | [`capability`] | capability sets |
 //! | [`driver`] | OCI runtimes, through their command lines |
 //! | [`prepare`], [`volume`] | what a mounted rootfs tells, what it lacks, what volumes begin with |
+//! | [`exec`] | one more program in a container that runs |
 //! | [`supervise`] | what the command and the monitor say to each other |
 //! | [`container`] | containers on disk |
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@
 pub mod capability;
 pub mod container;
 pub mod driver;
+pub mod exec;
 pub mod host;
 pub mod identity;
 pub mod options;

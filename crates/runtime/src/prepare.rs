@@ -14,8 +14,9 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use std::io::Read as _;
 
-use crate::identity::{self, Identity, ResolveIdentityError, resolve_identity};
-use crate::spec::Draft;
+use crate::identity::{
+    self, IdOrName, Identity, ResolveIdentityError, UserRequest, resolve_identity,
+};
 
 /// Why a rootfs and a document do not go together.
 #[derive(Debug, thiserror::Error)]
@@ -132,19 +133,18 @@ fn is_absent(error: &SysError) -> bool {
         .any(|errno| error.is(*errno))
 }
 
-/// Resolves the draft's user against the rootfs.
+/// Resolves a user, and extra groups, against the rootfs.
 ///
 /// # Errors
 /// A name that is not there, files of absurd shape, the kernel's refusal.
-pub fn find_identity(root: &RootDir, draft: &Draft) -> Result<Identity, PrepareError> {
+pub fn find_identity(
+    root: &RootDir,
+    user: &UserRequest,
+    extra_groups: &[IdOrName],
+) -> Result<Identity, PrepareError> {
     let passwd = read_account_file(root, "passwd")?;
     let group = read_account_file(root, "group")?;
-    Ok(resolve_identity(
-        draft.user(),
-        draft.extra_groups(),
-        &passwd,
-        &group,
-    )?)
+    Ok(resolve_identity(user, extra_groups, &passwd, &group)?)
 }
 
 /// Lists the targets of memory file systems that hold something in the rootfs.

@@ -36,8 +36,36 @@ pub const PLAN_FILE: &str = "plan.json";
 pub struct MonitorPlan {
     /// The container's id.
     pub id: String,
-    /// State in memory: the bundle.
-    pub state_dir: PathBuf,
+    /// Where the runtime is started and leaves what it has to say: the bundle, or an exec's own directory.
+    pub dir: PathBuf,
+    /// Mount points to unmount in the monitor's namespace first.
+    pub hidden_mounts: Vec<PathBuf>,
+    /// Starts the program.
+    pub run: CommandLine,
+    /// The terminal, if the program has one.
+    pub terminal: Option<WindowSize>,
+    /// Standard input reaches the program.
+    pub interactive: bool,
+    /// Where output is kept.
+    pub log: Option<LogPlan>,
+    /// What is made before the program is started, and removed after it.
+    pub work: Work,
+}
+
+/// What a monitor is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// A container's first program, and so the container.
+    Container(Box<ContainerWork>),
+    /// One more program in a container that runs; only the directory is removed after it.
+    Exec,
+}
+
+/// What makes a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerWork {
     /// State on disk, if the container has any; removed with the container.
     pub data_dir: Option<PathBuf>,
     /// The container's name, whose reservation ends with the container.
@@ -54,21 +82,11 @@ pub struct MonitorPlan {
     pub features: KernelFeatures,
     /// The runtime document, but for what the rootfs must tell.
     pub draft: Draft,
-    /// Mount points to unmount in the monitor's namespace first.
-    pub hidden_mounts: Vec<PathBuf>,
-    /// Starts the container.
-    pub run: CommandLine,
     /// Removes what the runtime keeps.
     pub delete: CommandLine,
     /// The control group of this name, and the runtime's directory, are all that it keeps; if the
     /// group can be removed in every hierarchy, nobody is in it and the runtime need not be asked.
     pub control_group: Option<String>,
-    /// The terminal, if the container has one.
-    pub terminal: Option<WindowSize>,
-    /// Standard input reaches the container.
-    pub interactive: bool,
-    /// Where output is kept.
-    pub log: Option<LogPlan>,
 }
 
 /// A terminal's size in characters.
@@ -78,6 +96,14 @@ pub struct WindowSize {
     pub rows: u16,
     /// Characters a line.
     pub columns: u16,
+}
+
+impl WindowSize {
+    /// Where nobody knows a better one.
+    pub const DEFAULT: Self = Self {
+        rows: 24,
+        columns: 80,
+    };
 }
 
 /// Where output is kept, and how much of it.

@@ -30,6 +30,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
         Command::Run(verb) => verb.run(context),
+        Command::Exec(verb) => verb.run(context),
         Command::Ps(verb) => verb.run(context),
         Command::Rm(verb) => verb.run(context),
         Command::Stop(verb) => verb.run(context),

@@ -16,7 +16,7 @@ use gantry_sys::socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::launch::Launched;
+use super::monitor::Launched;
 use crate::exit::Failure;
 use crate::output;
 

@@ -5,29 +5,24 @@
 //! plan ──► (printed by --dry-run) ──► directories, lock, name ──► monitor spawned ──► lease ──► Begin
 //! ```
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::SystemTime;
 
 use gantry_oci::Kind;
-use gantry_runtime::container::{
-    Container, ContainerRecord, Containers, NewContainer, unix_seconds,
-};
+use gantry_runtime::container::{ContainerRecord, Containers, unix_seconds};
 use gantry_runtime::driver::{self, RuntimePlaces};
 use gantry_runtime::host::probe_host;
 use gantry_runtime::options::{ContainerName, RunOptions};
 use gantry_runtime::spec::{Explanation, Placement, generate};
-use gantry_runtime::supervise::{LogPlan, MonitorPlan, PLAN_FILE, Request, WindowSize, encode};
+use gantry_runtime::supervise::{ContainerWork, LogPlan, MonitorPlan, WindowSize, Work};
 use gantry_store::{FaceChoice, Owner, RootfsUpper, Store};
-use gantry_sys::socket;
 
 use super::find::FoundImage;
+use super::monitor::{self, Launched};
 use crate::context::Context;
 use crate::exit::Failure;
 
-const MONITOR: &str = "gantry-monitor";
 const STOP_TIMEOUT_S: u64 = 10;
 const LOG_FILE_MAX_BYTES: u64 = 64 << 20;
 const LOG_OLDER_FILES: u32 = 2;
@@ -60,19 +55,6 @@ pub struct Launch {
     pub explanations: Vec<Explanation>,
     record: ContainerRecord,
     containers: Containers,
-}
-
-/// A monitor that was told to begin.
-#[derive(Debug)]
-pub struct Launched {
-    /// The container's id.
-    pub id: String,
-    /// Our end of its socket.
-    pub control: OwnedFd,
-    /// The monitor.
-    pub monitor: Child,
-    /// What the container reads, if anything reaches it.
-    pub input: Option<File>,
 }
 
 /// Decides everything; touches nothing.
@@ -135,39 +117,42 @@ pub fn plan(
             .map_or(STOP_TIMEOUT_S, |timeout| timeout.as_secs()),
     };
     let keeps_log = launch.detached || !launch.remove;
-    let plan = MonitorPlan {
-        id,
-        state_dir: places.state_dir,
+    let work = ContainerWork {
         data_dir: on_disk.then(|| data_dir.clone()),
         name_link: None,
         remove: launch.remove,
         rootfs,
         rootfs_dir: containers.rootfs_dir(),
         scaffold_dir: containers.scaffold_dir(),
-        control_group: runtime.control_group(&bundle),
         features: found.store.features().clone(),
+        delete: runtime.delete(&bundle, &host),
+        control_group: runtime.control_group(&bundle),
+        draft,
+    };
+    let plan = MonitorPlan {
+        id,
+        dir: places.state_dir,
         hidden_mounts: runtime.hidden_mounts(&host),
         run: runtime.run(&bundle, &host, options.terminal),
-        delete: runtime.delete(&bundle, &host),
-        terminal: options.terminal.then(|| {
-            launch.size.unwrap_or(WindowSize {
-                rows: 24,
-                columns: 80,
-            })
-        }),
+        terminal: options
+            .terminal
+            .then(|| launch.size.unwrap_or(WindowSize::DEFAULT)),
         interactive: options.interactive && !launch.detached,
         log: keeps_log.then(|| LogPlan {
             path: data_dir.join("log"),
             file_max_bytes: LOG_FILE_MAX_BYTES,
             older_files: LOG_OLDER_FILES,
         }),
-        draft,
+        work: Work::Exec,
     };
-    for note in &plan.draft.notes {
+    for note in &work.draft.notes {
         tracing::info!("{note}");
     }
     Ok(Launch {
-        plan,
+        plan: MonitorPlan {
+            work: Work::Container(Box::new(work)),
+            ..plan
+        },
         explanations: generated.explanations,
         record,
         containers,
@@ -175,99 +160,44 @@ pub fn plan(
 }
 
 impl Launch {
+    /// What had to be left out or lowered.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        match &self.plan.work {
+            Work::Container(work) => &work.draft.notes,
+            Work::Exec => &[],
+        }
+    }
+
     /// Makes the container and tells a monitor to begin.
     ///
     /// # Errors
     /// A name that is taken, the kernel's refusal; nothing is left behind then.
     pub fn begin(mut self, found: &FoundImage, detached: bool) -> Result<Launched, Failure> {
-        let program = find_monitor()?;
-        let on_disk = self.plan.data_dir.is_some();
-        let new = self.containers.create(&self.record, on_disk)?;
-        self.plan.name_link.clone_from(&new.name_link);
-        let begun = self.tell(&program, &new, found, detached);
+        let program = monitor::find()?;
+        let Work::Container(work) = &mut self.plan.work else {
+            return Err(Failure::message(
+                Kind::Internal,
+                "a container's plan makes none",
+            ));
+        };
+        let new = self
+            .containers
+            .create(&self.record, work.data_dir.is_some())?;
+        work.name_link.clone_from(&new.name_link);
+        let id = self.plan.id.clone();
+        let begun = monitor::begin(&program, &self.plan, &new.lock, detached, |monitor| {
+            if found.shared {
+                return Ok(());
+            }
+            lease(found, monitor, &id)
+        });
         if begun.is_err() {
             // The first failure is the one to tell.
             new.home.remove(new.name_link.as_deref()).ok();
         }
         begun
     }
-
-    fn tell(
-        &self,
-        program: &Path,
-        new: &NewContainer,
-        found: &FoundImage,
-        detached: bool,
-    ) -> Result<Launched, Failure> {
-        let plan = &self.plan;
-        let path = plan.state_dir.join(PLAN_FILE);
-        let bytes = encode(plan).map_err(|error| Failure::new(Kind::Internal, error))?;
-        std::fs::write(&path, bytes)
-            .map_err(|error| Failure::from(error).context(format!("write {}", path.display())))?;
-        let (monitor, control) = spawn_monitor(program, &plan.id)?;
-        if !found.shared {
-            lease(found, &monitor, &plan.id)?;
-        }
-        let nothing = || OpenOptions::new().read(true).write(true).open("/dev/null");
-        let (stdin, input) = if plan.interactive {
-            let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                .map_err(std::io::Error::from)?;
-            (reader, Some(File::from(writer)))
-        } else {
-            (nothing()?.into(), None)
-        };
-        let null = nothing()?;
-        let (out, err) = (std::io::stdout(), std::io::stderr());
-        let (stdout, stderr) = if detached {
-            (null.as_fd(), null.as_fd())
-        } else {
-            (out.as_fd(), err.as_fd())
-        };
-        let begin = encode(&Request::Begin { plan: path })
-            .map_err(|error| Failure::new(Kind::Internal, error))?;
-        let fds = [new.lock.file(), stdin.as_fd(), stdout, stderr];
-        socket::send(&control, &begin, &fds)?;
-        Ok(Launched {
-            id: plan.id.clone(),
-            control,
-            monitor,
-            input,
-        })
-    }
-}
-
-/// A monitor that waits for its first message, and our end of its socket.
-fn spawn_monitor(program: &Path, id: &str) -> Result<(Child, OwnedFd), Failure> {
-    let (control, theirs) = socket::message_pair()?;
-    let monitor = Command::new(program)
-        .arg(id)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| Failure::from(error).context(format!("execute {}", program.display())))?;
-    Ok((monitor, control))
-}
-
-/// Removes what a monitor that was killed has left of a container whose program has ended; does
-/// nothing after one that cleaned up itself.
-///
-/// # Errors
-/// No monitor can be executed.
-pub fn clean_up(container: &Container) -> Result<(), Failure> {
-    let plan = container.home.state_dir.join(PLAN_FILE);
-    if !container.home.state_dir.join("oci").exists() || !plan.exists() {
-        return Ok(());
-    }
-    let (mut monitor, control) = spawn_monitor(&find_monitor()?, &container.record.id)?;
-    let message =
-        encode(&Request::CleanUp { plan }).map_err(|error| Failure::new(Kind::Internal, error))?;
-    socket::send(&control, &message, &[])?;
-    // What it could not remove is found by the caller.
-    monitor.wait()?;
-    Ok(())
 }
 
 /// Keeps the image from being collected as long as the monitor lives.
@@ -288,27 +218,6 @@ fn lease(found: &FoundImage, monitor: &Child, id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The monitor stands beside this program, or where packages put helpers.
-fn find_monitor() -> Result<PathBuf, Failure> {
-    let own = std::env::current_exe()?;
-    let beside = own.parent().map(|dir| dir.join(MONITOR));
-    let libexec = own
-        .parent()
-        .and_then(Path::parent)
-        .map(|prefix| prefix.join("libexec/gantry").join(MONITOR));
-    [beside, libexec]
-        .into_iter()
-        .flatten()
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Failure::message(
-                Kind::Unsupported,
-                format!("find {MONITOR}: it is not beside {}", own.display()),
-            )
-            .hint("install both programs in one directory")
-        })
-}
-
 /// Where runtimes are looked for: the caller's path, then where Debian puts them.
 fn search_path() -> Vec<PathBuf> {
     let own = std::env::var_os("PATH").unwrap_or_default();
@@ -323,7 +232,7 @@ fn search_path() -> Vec<PathBuf> {
     dirs
 }
 
-fn random_id() -> Result<String, Failure> {
+pub fn random_id() -> Result<String, Failure> {
     use std::fmt::Write as _;
     let mut bytes = [0_u8; 32];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())

@@ -2,9 +2,11 @@
 //! Verbs about containers.
 
 mod attach;
+pub mod exec;
 mod find;
 mod launch;
 pub mod logs;
+mod monitor;
 mod options;
 pub mod ps;
 pub mod rm;

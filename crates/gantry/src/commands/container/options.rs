@@ -209,7 +209,7 @@ fn entrypoint(text: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Files first, so that options win.
-fn environment(files: &[PathBuf], options: &[String]) -> Result<Vec<EnvVar>, Failure> {
+pub fn environment(files: &[PathBuf], options: &[String]) -> Result<Vec<EnvVar>, Failure> {
     let mut found = Vec::new();
     let of_shell = |name: &str| {
         let value = std::env::var(name).ok()?;

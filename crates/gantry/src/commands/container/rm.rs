@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gantry_runtime::container::{Containers, Status};
 
-use super::launch;
+use super::monitor;
 use super::stop::{self, SIGKILL};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -50,7 +50,7 @@ impl Rm {
                 Ok(true)
             }
             .and_then(|_| match container.status()? {
-                Status::Lost => launch::clean_up(&container),
+                Status::Lost => monitor::clean_up(&container),
                 _ => Ok(()),
             })
             .and_then(|()| match containers.remove(&container) {

@@ -217,9 +217,7 @@ fn explain(launch: &Launch) -> Result<(), Failure> {
         .collect();
     output::table(&["CONTROL", "VALUE", "FROM", "RELAXED BY"], &rows)?;
     launch
-        .plan
-        .draft
-        .notes
+        .notes()
         .iter()
         .try_for_each(|note| output::line(format!("note: {}", output::escape_controls(note))))
 }
