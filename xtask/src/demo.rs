@@ -383,7 +383,7 @@ pub fn wait_for_port(file: &Path) -> Result<u16> {
 }
 
 /// Runs a command to its successful end; its first line of output, and when that came.
-fn first_line(command: &mut Command) -> Result<(String, Instant)> {
+pub fn first_line(command: &mut Command) -> Result<(String, Instant)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

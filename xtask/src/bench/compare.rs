@@ -26,6 +26,19 @@ pub struct Contender<'a> {
     pub commands: Box<dyn Fn() -> Vec<Command> + 'a>,
     /// Daemons that do a part of the job, whose CPU time counts.
     pub daemons: Vec<u32>,
+    pub pace: Pace,
+}
+
+/// How a job is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Under GNU time.
+    Long,
+    /// The job takes milliseconds: nothing may stand between us and it, so its CPU time, which the kernel shows in
+    /// hundredths of a second, is the mean over all runs.
+    Brief,
+    /// The same, and processes that are not the command's own children do a part of it: its CPU time is not known.
+    Detached,
 }
 
 /// What one run took.
@@ -48,15 +61,56 @@ pub fn compare(
     let mut samples = vec![Vec::new(); peers.len() + 1];
     for _ in 0..runs {
         for (contender, samples) in std::iter::once(ours).chain(peers).zip(&mut samples) {
-            (contender.prepare)().with_context(|| format!("prepare {}", contender.name))?;
-            samples.push(measure(contender).with_context(|| format!("run {}", contender.name))?);
+            samples.push(once(contender)?);
         }
     }
-    let our = median(&samples[0]);
+    let our = summary(ours, &samples[0])?;
     for (peer, samples) in peers.iter().zip(&samples[1..]) {
-        report.record(bench, subject, peer, runs, our, median(samples))?;
+        let theirs = summary(peer, samples)?;
+        let who = (peer.name, peer.version.as_str());
+        report.record(bench, subject, who, runs, our, theirs)?;
     }
     Ok(())
+}
+
+/// Prepares and runs a contender once.
+pub fn once(contender: &Contender) -> Result<Sample> {
+    (contender.prepare)().with_context(|| format!("prepare {}", contender.name))?;
+    let run = match contender.pace {
+        Pace::Long => measure(contender),
+        Pace::Brief | Pace::Detached => measure_brief(contender),
+    };
+    run.with_context(|| format!("run {}", contender.name))
+}
+
+fn summary(contender: &Contender, samples: &[Sample]) -> Result<Sample> {
+    let mut summary = median(samples);
+    if contender.pace != Pace::Long {
+        let runs: f64 = samples.iter().map(|_| 1.0).sum();
+        summary.cpu_ms = samples.iter().map(|sample| sample.cpu_ms).sum::<f64>() / runs;
+        if contender.pace == Pace::Detached {
+            summary.cpu_ms = 0.0;
+        }
+        (contender.prepare)()?;
+        summary.peak_mib = measure(contender)?.peak_mib;
+    }
+    Ok(summary)
+}
+
+fn measure_brief(contender: &Contender) -> Result<Sample> {
+    let before = cpu_ms(std::process::id())? + daemons_cpu_ms(&contender.daemons)?;
+    let mut wall_ms = 0.0;
+    for mut command in (contender.commands)() {
+        let start = Instant::now();
+        tool::run(&mut command)?;
+        wall_ms += start.elapsed().as_secs_f64() * 1e3;
+    }
+    let after = cpu_ms(std::process::id())? + daemons_cpu_ms(&contender.daemons)?;
+    Ok(Sample {
+        wall_ms,
+        cpu_ms: after - before,
+        peak_mib: 0.0,
+    })
 }
 
 fn measure(contender: &Contender) -> Result<Sample> {
@@ -162,25 +216,6 @@ impl Report {
 
     /// Records one figure in the form that all benches share.
     pub fn record(
-        &mut self,
-        bench: &str,
-        subject: &str,
-        peer: &Contender,
-        runs: usize,
-        ours: Sample,
-        theirs: Sample,
-    ) -> Result<()> {
-        self.record_named(
-            bench,
-            subject,
-            (peer.name, &peer.version),
-            runs,
-            ours,
-            theirs,
-        )
-    }
-
-    pub fn record_named(
         &mut self,
         bench: &str,
         subject: &str,

@@ -10,26 +10,19 @@ use gantry_testkit::tool::DockerRegistry;
 use gantry_testkit::{fixtures, tool};
 
 use super::Bed;
-use super::compare::{Contender, Report, compare};
+use super::compare::{Contender, Pace, Report, compare};
+use super::push::skopeo_push;
 
 pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
     let registry = DockerRegistry::start(&bed.path("docker-registry"))?;
     let containerd = Containerd::start(bed)?;
-    for image in ["jre", "sci"] {
-        let Ok(source) = fixtures::reference(image) else {
+    for image in ["jre", "sci", "jre-zstd", "sci-zstd"] {
+        if fixtures::layout(image).is_err() {
             report.note(format!("no fixture {image}"));
             continue;
-        };
+        }
         let name = format!("{}/set/{image}:latest", registry.address());
-        let push = [
-            "copy",
-            "-q",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-            &source,
-            &format!("docker://{name}"),
-        ];
-        tool::text("skopeo", push)?;
+        skopeo_push(image, registry.address())?;
         let ours = ours(bed, &name);
         let peers = [podman(bed, &name)?, ctr(&containerd, &name)?];
         compare(report, "pull", image, bed.runs, &ours, &peers)?;
@@ -54,6 +47,7 @@ fn ours<'a>(bed: &'a Bed, name: &'a str) -> Contender<'a> {
             vec![command]
         }),
         daemons: Vec::new(),
+        pace: Pace::Long,
     }
 }
 
@@ -87,7 +81,7 @@ pub fn wipe_podman(bed: &Bed) -> Result<()> {
 fn podman<'a>(bed: &'a Bed, name: &'a str) -> Result<Contender<'a>> {
     Ok(Contender {
         name: "podman pull",
-        version: version("podman", "version")?,
+        version: version("podman")?,
         prepare: Box::new(|| wipe_podman(bed)),
         commands: Box::new(move || {
             let mut command = podman_command(bed);
@@ -95,13 +89,14 @@ fn podman<'a>(bed: &'a Bed, name: &'a str) -> Result<Contender<'a>> {
             vec![command]
         }),
         daemons: Vec::new(),
+        pace: Pace::Long,
     })
 }
 
 fn ctr<'a>(containerd: &'a Containerd, name: &'a str) -> Result<Contender<'a>> {
     Ok(Contender {
         name: "ctr image pull",
-        version: version("containerd", "containerd")?,
+        version: version("containerd")?,
         prepare: Box::new(move || containerd.forget(name)),
         commands: Box::new(move || {
             let mut command = containerd.ctr();
@@ -116,11 +111,12 @@ fn ctr<'a>(containerd: &'a Containerd, name: &'a str) -> Result<Contender<'a>> {
             vec![command]
         }),
         daemons: vec![containerd.child.id()],
+        pace: Pace::Long,
     })
 }
 
 /// The version number that `program --version` prints.
-pub fn version(program: &str, _word: &str) -> Result<String> {
+pub fn version(program: &str) -> Result<String> {
     let text = tool::text(program, ["--version"])?;
     let number = text.split_whitespace().find(|word| {
         word.trim_start_matches('v')

@@ -2,15 +2,14 @@
 //! Push of the whole set into an empty registry, with explode, beside what gives other tools the same trees.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gantry_testkit::tool::DockerRegistry;
 use gantry_testkit::{fixtures, tool};
 
-use super::compare::{Report, Sample, cpu_ms};
+use super::compare::{Contender, Pace, Report, Sample, once};
 use super::pull::{podman_command, version, wipe, wipe_podman};
 use super::{Bed, image_set};
 use crate::demo::{Daemon, disk_bytes, wait_for_port};
@@ -19,54 +18,71 @@ const MB: u64 = 1_000_000;
 
 pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
     let images = image_set();
+    ensure!(!images.is_empty(), "no fixtures");
     let subject = format!("{} images", images.len());
     let (ours, share) = push_to_ours(bed, &images)?;
-    let objects = disk_bytes(&[&share.join("objects")])?;
-    let faces = disk_bytes(&[
-        &share.join("objects"),
-        &share.join("variants"),
-        &share.join("digests"),
-        &share.join("layers"),
-    ])?;
-    let blobs = disk_bytes(&[&share.join("blobs")])?;
-    let trees = trees_bytes(&share)?;
-    report.note(format!(
-        "push: {} MB of trees, {} MB objects, {} MB with both faces and records, {} MB compressed blobs, {:.1} s per 8 GB of trees",
-        trees / MB,
-        objects / MB,
-        faces / MB,
-        blobs / MB,
-        ours.wall_ms / 1e3 * 8e9 / approximate(trees)
-    ));
+    describe(report, &ours, &share)?;
     let podman = push_and_pull(bed, &images)?;
-    let peer_disk = disk_bytes(&[&bed.path("podman"), &bed.path("docker-registry-set")])?;
+    let [podman_bytes, registry_bytes] =
+        ["podman", "docker-registry-set"].map(|dir| disk_bytes(&[&bed.path(dir)]));
     report.note(format!(
-        "push: docker-registry and podman's store take {} MB",
-        peer_disk / MB
+        "push: podman's store takes {} MB, docker-registry {} MB",
+        podman_bytes? / MB,
+        registry_bytes? / MB
     ));
-    report.record_named(
-        "push",
-        &subject,
-        ("docker-registry + podman pull", &version("podman", "")?),
-        1,
-        ours,
-        podman,
-    )?;
+    let peer = ("docker-registry + podman pull", &*version("podman")?);
+    report.record("push", &subject, peer, 1, ours, podman)?;
     wipe_podman(bed)?;
+    wipe(bed, "docker-registry-set")?;
     let ostree = ostree(bed, &share)?;
     report.note(format!(
         "push: ostree's repository and checkouts take {} MB",
         disk_bytes(&[&bed.path("ostree")])? / MB
     ));
-    report.record_named(
-        "push",
-        &subject,
-        ("ostree commit + checkout -H", &ostree_version()?),
-        1,
-        ours,
-        ostree,
-    )?;
-    wipe(bed, "ostree")
+    let peer = ("ostree commit + checkout -H", &*ostree_version()?);
+    report.record("push", &subject, peer, 1, ours, ostree)?;
+    wipe(bed, "ostree")?;
+    wipe(bed, "share")
+}
+
+/// What the shared tree takes, beside what it holds.
+fn describe(report: &mut Report, ours: &Sample, share: &Path) -> Result<()> {
+    let trees = trees_bytes(share)?;
+    let unique = contents_bytes(&share.join("objects"))?;
+    let mut composefs = disk_bytes(&[&share.join("objects"), &share.join("layers")])?;
+    for entry in fs::read_dir(share.join("digests"))? {
+        let image = entry?.path();
+        for name in ["image.erofs", "manifest.json", "config.json", "record.json"] {
+            composefs += disk_bytes(&[&image.join(name)])?;
+        }
+    }
+    let all = ["objects", "variants", "digests", "layers"].map(|name| share.join(name));
+    let both = disk_bytes(&all.each_ref().map(PathBuf::as_path))?;
+    let blobs = disk_bytes(&[&share.join("blobs")])?;
+    report.note(format!(
+        "push: {} MB of trees in {:.1} s, {:.1} s per 8 GB; {} MB of unique contents; composefs face with records {} MB \
+         ({:.3}), both faces {} MB, compressed blobs {} MB",
+        trees / MB,
+        ours.wall_ms / 1e3,
+        ours.wall_ms / 1e3 * 8e9 / approximate(trees),
+        unique / MB,
+        composefs / MB,
+        approximate(composefs) / approximate(unique),
+        both / MB,
+        blobs / MB,
+    ));
+    Ok(())
+}
+
+/// Room that the files of a pool take, without its directories.
+fn contents_bytes(pool: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for fan in fs::read_dir(pool)? {
+        for file in fs::read_dir(fan?.path())? {
+            sum += disk_bytes(&[&file?.path()])?;
+        }
+    }
+    Ok(sum)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
@@ -74,51 +90,58 @@ fn approximate(bytes: u64) -> f64 {
     bytes as f64
 }
 
-fn push_to_ours(bed: &Bed, images: &[&str]) -> Result<(Sample, std::path::PathBuf)> {
+fn push_to_ours(bed: &Bed, images: &[&str]) -> Result<(Sample, PathBuf)> {
     wipe(bed, "share")?;
     let share = bed.path("share");
+    let (daemon, address) = serve(bed)?;
+    let mut sample = once(&Contender {
+        name: "gantry registry serve",
+        version: String::new(),
+        prepare: Box::new(|| Ok(())),
+        commands: Box::new(|| {
+            images
+                .iter()
+                .map(|image| skopeo_command(image, &address))
+                .collect()
+        }),
+        daemons: vec![daemon.pid()],
+        pace: Pace::Long,
+    })?;
+    sample.peak_mib = peak_mib(daemon.pid())?;
+    Ok((sample, share))
+}
+
+/// Our registry over the directory `share` of the bed; its address.
+pub fn serve(bed: &Bed) -> Result<(Daemon, String)> {
     let port_file = bed.path("share.port");
     fs::remove_file(&port_file).ok();
     let mut command = Command::new(&bed.gantry);
     command
         .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
-        .arg(&share);
+        .arg(bed.path("share"));
     let daemon = Daemon::start(command.arg("--port-file").arg(&port_file))?;
     let address = format!("127.0.0.1:{}", wait_for_port(&port_file)?);
-    let before = cpu_ms(daemon.pid())?;
-    let start = Instant::now();
-    for image in images {
-        skopeo_push(image, &address)?;
-    }
-    let wall_ms = start.elapsed().as_secs_f64() * 1e3;
-    let cpu_ms = cpu_ms(daemon.pid())? - before;
-    let peak_mib = peak_mib(daemon.pid())?;
-    Ok((
-        Sample {
-            wall_ms,
-            cpu_ms,
-            peak_mib,
-        },
-        share,
-    ))
+    Ok((daemon, address))
 }
 
 /// Pushes a fixture as `set/NAME:latest`.
 pub fn skopeo_push(image: &str, address: &str) -> Result<()> {
+    fixtures::layout(image)?;
+    tool::run(&mut skopeo_command(image, address)).map(drop)
+}
+
+fn skopeo_command(image: &str, address: &str) -> Command {
+    let source = format!("oci:{}:latest", fixtures::dir().join(image).display());
     let destination = format!("docker://{address}/set/{image}:latest");
-    let source = fixtures::reference(image)?;
-    tool::text(
-        "skopeo",
-        [
-            "copy",
-            "-q",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-            &source,
-            &destination,
-        ],
-    )
-    .map(drop)
+    let mut command = Command::new("skopeo");
+    command.args([
+        "copy",
+        "-q",
+        "--preserve-digests",
+        "--dest-tls-verify=false",
+    ]);
+    command.args([source, destination]);
+    command
 }
 
 fn peak_mib(pid: u32) -> Result<f64> {
@@ -136,15 +159,22 @@ fn push_and_pull(bed: &Bed, images: &[&str]) -> Result<Sample> {
     wipe(bed, "docker-registry-set")?;
     wipe_podman(bed)?;
     let registry = DockerRegistry::start(&bed.path("docker-registry-set"))?;
-    let start = Instant::now();
-    for image in images {
-        skopeo_push(image, registry.address())?;
-        let name = format!("{}/set/{image}:latest", registry.address());
-        tool::run(podman_command(bed).args(["pull", "-q", "--tls-verify=false", &name]))?;
-    }
-    Ok(Sample {
-        wall_ms: start.elapsed().as_secs_f64() * 1e3,
-        ..Sample::default()
+    once(&Contender {
+        name: "docker-registry + podman pull",
+        version: String::new(),
+        prepare: Box::new(|| Ok(())),
+        commands: Box::new(|| {
+            let address = registry.address();
+            let both = |image: &&str| {
+                let mut pull = podman_command(bed);
+                pull.args(["pull", "-q", "--tls-verify=false"]);
+                pull.arg(format!("{address}/set/{image}:latest"));
+                [skopeo_command(image, address), pull]
+            };
+            images.iter().flat_map(both).collect()
+        }),
+        daemons: vec![registry.pid()],
+        pace: Pace::Long,
     })
 }
 
@@ -159,34 +189,26 @@ fn ostree(bed: &Bed, share: &Path) -> Result<Sample> {
         "console", "full", "null", "ptmx", "random", "tty", "urandom", "zero",
     ];
     fs::write(&skip, names.map(|name| format!("/dev/{name}\n")).concat())?;
-    let skip = format!("--skip-list={}", skip.display());
-    let start = Instant::now();
-    for (index, tree) in trees(share)?.iter().enumerate() {
-        let (branch, tree) = (
-            format!("tree{index}"),
-            format!("--tree=dir={}", tree.display()),
-        );
-        tool::text(
-            "ostree",
-            [
-                "commit",
-                &repository,
-                "--no-bindings",
-                "-b",
-                &branch,
-                &skip,
-                &tree,
-            ],
-        )?;
-        let checkout = bed.path("ostree").join(&branch).display().to_string();
-        tool::text(
-            "ostree",
-            ["checkout", &repository, "-H", &branch, &checkout],
-        )?;
-    }
-    Ok(Sample {
-        wall_ms: start.elapsed().as_secs_f64() * 1e3,
-        ..Sample::default()
+    let trees = trees(share)?;
+    once(&Contender {
+        name: "ostree commit + checkout -H",
+        version: String::new(),
+        prepare: Box::new(|| Ok(())),
+        commands: Box::new(|| {
+            let both = |(index, tree): (usize, &PathBuf)| {
+                let branch = format!("tree{index}");
+                let (mut commit, mut checkout) = (Command::new("ostree"), Command::new("ostree"));
+                commit.args(["commit", &repository, "--no-bindings", "-b", &branch]);
+                commit.arg(format!("--skip-list={}", skip.display()));
+                commit.arg(format!("--tree=dir={}", tree.display()));
+                checkout.args(["checkout", &repository, "-H", &branch]);
+                checkout.arg(bed.path("ostree").join(&branch));
+                [commit, checkout]
+            };
+            trees.iter().enumerate().flat_map(both).collect()
+        }),
+        daemons: Vec::new(),
+        pace: Pace::Long,
     })
 }
 
@@ -199,7 +221,7 @@ fn ostree_version() -> Result<String> {
 }
 
 /// The exploded root file systems of a shared tree.
-fn trees(share: &Path) -> Result<Vec<std::path::PathBuf>> {
+fn trees(share: &Path) -> Result<Vec<PathBuf>> {
     let mut trees = Vec::new();
     for entry in fs::read_dir(share.join("digests"))? {
         let rootfs = entry?.path().join("rootfs");

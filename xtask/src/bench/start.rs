@@ -2,36 +2,31 @@
 //! Starting containers from the shared tree: time, bytes moved, and the page cache that they share.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use gantry_testkit::{fixtures, tool};
 use serde_json::json;
 
-use super::compare::{Contender, Report, compare};
+use super::compare::{Contender, Pace, Report, Sample, compare, median};
 use super::pull::{podman_command, version, wipe, wipe_podman};
-use super::push::skopeo_push;
-use super::{Bed, image_set};
-use crate::demo::{Daemon, tree_bytes, wait_for_port};
+use super::push::{serve, skopeo_push};
+use super::{Bed, has_cgroups, image_set};
+use crate::demo::{first_line, tree_bytes};
 
 pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
     wipe(bed, "share")?;
     wipe(bed, "second-host")?;
-    let port_file = bed.path("share.port");
-    fs::remove_file(&port_file).ok();
-    let mut command = Command::new(&bed.gantry);
-    command
-        .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
-        .arg(bed.path("share"));
-    let _registry = Daemon::start(command.arg("--port-file").arg(&port_file))?;
-    let address = format!("127.0.0.1:{}", wait_for_port(&port_file)?);
+    write_runtime(bed)?;
+    let (_registry, address) = serve(bed)?;
     skopeo_push("tiny", &address)?;
     starts(bed, report)?;
-    let moved = tree_bytes(&bed.path("second-host/store"))?;
-    report.note(format!(
-        "start: {moved} bytes of images in the second host's store"
-    ));
+    if fixtures::layout("app-v2").is_ok() {
+        first_lines(bed, report, &address)?;
+    }
     let services: Vec<_> = image_set()
         .into_iter()
         .filter(|name| name.starts_with("jre-"))
@@ -42,7 +37,93 @@ pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
         }
         page_cache(bed, report, &services)?;
     }
+    let moved = tree_bytes(&bed.path("second-host/store"))?;
+    report.note(format!(
+        "start: {moved} bytes of images in the second host's store"
+    ));
     Ok(())
+}
+
+/// `gantry run` on the second host, which has nothing but the shared tree.
+fn run_command(bed: &Bed, image: &str) -> Command {
+    let mut command = Command::new(&bed.gantry);
+    command
+        .arg("--root")
+        .arg(bed.path("second-host/store"))
+        .arg("--runroot")
+        .arg(bed.path("second-host/run"));
+    command.args(["run", "--rm", "--network", "none", "--runtime"]);
+    command
+        .arg(runtime(bed))
+        .arg("--share")
+        .arg(bed.path("share"));
+    command.arg(format!("set/{image}:latest"));
+    command
+}
+
+/// The runtime that `gantry run` is given: crun, told to leave control groups alone where it must.
+fn runtime(bed: &Bed) -> PathBuf {
+    if has_cgroups() {
+        "crun".into()
+    } else {
+        bed.path("crun-without-cgroups")
+    }
+}
+
+fn write_runtime(bed: &Bed) -> Result<()> {
+    if !has_cgroups() {
+        fs::write(
+            runtime(bed),
+            "#!/bin/sh\nexec crun --cgroup-manager=disabled \"$@\"\n",
+        )?;
+        fs::set_permissions(runtime(bed), fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// From the end of a push of another version to the first line of its container on the second host, beside the same
+/// program in the same tree by `chroot`.
+fn first_lines(bed: &Bed, report: &mut Report, address: &str) -> Result<()> {
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let runs = bed.runs * 2;
+    for run in 0..runs {
+        let image = ["app-v1", "app-v2"][run % 2];
+        skopeo_push(image, address)?;
+        let accepted = Instant::now();
+        let (line, at) = first_line(&mut run_command(bed, image))?;
+        ours.push(wall(at.duration_since(accepted)));
+        let rootfs = bed
+            .path("share/images/set")
+            .join(image)
+            .join("latest/rootfs");
+        let start = Instant::now();
+        let mut command = Command::new("chroot");
+        command.arg(rootfs).args(["python3", "/srv/app/main.py"]);
+        let (same, at) = first_line(&mut command)?;
+        ensure!(line == same, "{image} printed {line:?}, in chroot {same:?}");
+        bare.push(wall(at.duration_since(start)));
+    }
+    // The first push unpacks, the others move the tag; the first run reads a cold cache on both sides.
+    let (ours, bare) = (median(&ours), median(&bare));
+    report.note(format!(
+        "start: from push accepted to the first line on the second host {:.1} ms beyond chroot",
+        ours.wall_ms - bare.wall_ms
+    ));
+    report.record(
+        "start",
+        "push to first line, app",
+        ("chroot", ""),
+        runs,
+        ours,
+        bare,
+    )
+}
+
+fn wall(time: std::time::Duration) -> Sample {
+    Sample {
+        wall_ms: time.as_secs_f64() * 1e3,
+        ..Sample::default()
+    }
 }
 
 fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
@@ -57,35 +138,32 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
         prepare: Box::new(|| Ok(())),
         commands: Box::new(move || vec![command()]),
         daemons: Vec::new(),
+        pace: Pace::Detached,
     };
-    let ours = {
-        let (gantry, share) = (bed.gantry.clone(), bed.path("share"));
-        let (store, runroot) = (bed.path("second-host/store"), bed.path("second-host/run"));
-        contender(
-            "gantry run --rm",
-            env!("CARGO_PKG_VERSION").into(),
-            Box::new(move || {
-                let mut command = Command::new(&gantry);
-                command
-                    .arg("--root")
-                    .arg(&store)
-                    .arg("--runroot")
-                    .arg(&runroot);
-                command
-                    .args(["run", "--rm", "--network", "none", "--share"])
-                    .arg(&share)
-                    .args(["set/tiny:latest", "true"]);
-                command
-            }),
-        )
+    let ours = Contender {
+        name: "gantry run --rm",
+        version: env!("CARGO_PKG_VERSION").into(),
+        prepare: Box::new(|| Ok(())),
+        commands: Box::new(|| {
+            let mut command = run_command(bed, "tiny");
+            command.arg("true");
+            vec![command]
+        }),
+        daemons: Vec::new(),
+        pace: Pace::Detached,
     };
     let crun = contender(
         "crun run, same root",
-        version("crun", "")?,
+        version("crun")?,
         Box::new(move || {
             let mut command = Command::new("crun");
+            let manager = if has_cgroups() {
+                "--cgroup-manager=cgroupfs"
+            } else {
+                "--cgroup-manager=disabled"
+            };
             command
-                .args(["--cgroup-manager=cgroupfs", "run", "-b"])
+                .args([manager, "run", "-b"])
                 .arg(&bundle)
                 .arg("bench");
             command
@@ -97,12 +175,22 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
         .collect();
     let podman = contender(
         "podman run --rm --network none",
-        version("podman", "")?,
+        version("podman")?,
         Box::new(move || {
             let mut command = Command::new("podman");
             command
                 .args(&podman_base)
-                .args(["run", "--rm", "--network", "none", &image, "true"]);
+                .args(["run", "--rm", "--network", "none"])
+                .args(if has_cgroups() {
+                    &[][..]
+                } else {
+                    &[
+                        "--cgroups=disabled",
+                        "--ulimit=nofile=1024:1024",
+                        "--ulimit=nproc=1024:1024",
+                    ]
+                })
+                .args([&image, "true"]);
             command
         }),
     );
@@ -120,8 +208,7 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
 fn write_bundle(bundle: &Path, rootfs: &Path) -> Result<()> {
     fs::create_dir_all(bundle)?;
     fs::remove_file(bundle.join("config.json")).ok();
-    tool::run(Command::new("crun").args(["spec", "-b"]).arg(bundle))
-        .or_else(|_| tool::run(Command::new("crun").arg("spec").current_dir(bundle)))?;
+    tool::run(Command::new("crun").arg("spec").current_dir(bundle))?;
     let path = bundle.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
     config["process"]["terminal"] = json!(false);
@@ -136,21 +223,8 @@ fn page_cache(bed: &Bed, report: &mut Report, services: &[&str]) -> Result<()> {
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop the page cache")?;
     let mut resident = Vec::new();
     for service in services {
-        let mut command = Command::new(&bed.gantry);
-        command
-            .arg("--root")
-            .arg(bed.path("second-host/store"))
-            .arg("--runroot")
-            .arg(bed.path("second-host/run"));
-        command
-            .args(["run", "--rm", "--network", "none", "--share"])
-            .arg(bed.path("share"));
         let script = "find /usr/lib/jvm -type f -exec cat {} + >/dev/null";
-        tool::run(
-            command
-                .arg(format!("set/{service}:latest"))
-                .args(["sh", "-c", script]),
-        )?;
+        tool::run(run_command(bed, service).args(["sh", "-c", script]))?;
         resident.push(resident_mib(&bed.path("share"))?);
     }
     let (one, ten) = (
