@@ -20,7 +20,7 @@ use gantry_store::{
 use gantry_testkit::corpus::{self, Context, EntryPoint, Outcome};
 use gantry_testkit::image::{Image, digest};
 use gantry_testkit::scratch::{Scratch, scratch};
-use gantry_testkit::skip;
+use gantry_testkit::{skip, tool};
 use gantry_transport::Selection;
 use gantry_transport::copy::{self, CopyOptions, MultiArch, Silent};
 use gantry_transport::oci_layout::{LayoutOptions, LayoutSource};
@@ -281,6 +281,66 @@ fn privileged_hostile_layers_get_their_verdicts_everywhere() {
 #[test]
 fn privileged_hostile_documents_get_their_verdicts_everywhere() {
     hold_to_the_table(&corpus::documents::all());
+}
+
+/// Where umoci does otherwise, and why we do not follow.
+const NOT_AS_UMOCI: [(&str, &str); 8] = [
+    (
+        "W8",
+        "it keeps user.overlay.*, which overlay mounted with userxattr obeys",
+    ),
+    ("W9", "it keeps what aufs left behind"),
+    (
+        "M3",
+        "it sets security.ima and security.evm, which are the host's",
+    ),
+    ("P6c", "it cannot read a global comment"),
+    ("C3", "it cannot read a contiguous file"),
+    ("B4c", "older versions cannot read zstd"),
+    ("B9", "older versions cannot read zstd"),
+    ("B18", "it goes by the media type alone"),
+];
+
+#[test]
+fn privileged_accepted_layers_are_what_umoci_unpacks() {
+    if !skip::is_root() {
+        skip!("trees with foreign owners and device nodes need root");
+    }
+    if let Some(missing) = tool::missing(&["umoci"]).first() {
+        skip!("{missing} is not installed");
+    }
+    let dir = scratch();
+    let context = corpus::Context::new(dir.path()).unwrap();
+    let mut otherwise = Vec::new();
+    for case in corpus::layers::all() {
+        let corpus::Verdict::Accept(wanted) = case.verdict else {
+            continue;
+        };
+        if NOT_AS_UMOCI.iter().any(|(id, _)| *id == case.id) {
+            continue;
+        }
+        let (layout, bundle) = (dir.join(case.id), dir.join("bundle").join(case.id));
+        (case.build)(&context).write_layout(&layout, "v1").unwrap();
+        std::fs::create_dir_all(dir.join("bundle")).unwrap();
+        let mut umoci = std::process::Command::new("umoci");
+        umoci.args(["unpack", "--image"]);
+        umoci.arg(format!("{}:v1", layout.display())).arg(&bundle);
+        let found = tool::run(&mut umoci)
+            .and_then(|_| corpus::lines(&bundle.join("rootfs"), &context))
+            .map_err(|error| format!("{error:#}"));
+        if found.as_deref()
+            != Ok(&wanted
+                .iter()
+                .map(|line| (*line).to_owned())
+                .collect::<Vec<_>>())
+        {
+            otherwise.push(format!(
+                "{} ({}): {found:#?} instead of {wanted:#?}",
+                case.id, case.what
+            ));
+        }
+    }
+    assert!(otherwise.is_empty(), "{}", otherwise.join("\n"));
 }
 
 #[test]

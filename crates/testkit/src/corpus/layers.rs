@@ -755,6 +755,7 @@ fn headers() -> Vec<Case> {
                 one(&[
                     sparse(&[
                         ("GNU.sparse.size", "9"),
+                        ("GNU.sparse.numblocks", "2"),
                         ("GNU.sparse.map", "2,2,6,1"),
                         ("GNU.sparse.name", "real"),
                     ]),
