@@ -110,5 +110,6 @@ pub enum Command {
     Kill(commands::container::stop::Kill),
     Wait(commands::container::wait::Wait),
     Logs(commands::container::logs::Logs),
+    Validate(commands::container::validate::Validate),
     Version(commands::system::version::Version),
 }

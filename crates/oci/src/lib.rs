@@ -26,7 +26,7 @@ pub mod media_type;
 pub mod path;
 pub mod platform;
 pub mod reference;
-mod strict_json;
+pub mod strict_json;
 
 pub use config::{ImageConfig, ProcessConfig};
 pub use descriptor::Descriptor;

@@ -12,6 +12,8 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// An image configuration, in bytes.
     pub config_bytes: u64,
+    /// An OCI runtime document (`config.json`), in bytes.
+    pub runtime_document_bytes: u64,
     /// Descriptors in one manifest or index.
     pub descriptors: usize,
     /// How deep JSON may nest.
@@ -66,6 +68,7 @@ impl Limits {
     pub const DEFAULT: Self = Self {
         manifest_bytes: 4 << 20,
         config_bytes: 4 << 20,
+        runtime_document_bytes: 4 << 20,
         descriptors: 4096,
         json_depth: 64,
         index_depth: 4,

@@ -8,7 +8,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// Checks `data`; the error is serde's, with line and column.
-pub(crate) fn check(data: &[u8], depth: usize) -> Result<(), serde_json::Error> {
+///
+/// # Errors
+/// What is no JSON, a member that occurs twice, nesting deeper than `depth`, bytes after the value.
+pub fn check(data: &[u8], depth: usize) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(data);
     Strict { depth }.deserialize(&mut deserializer)?;
     deserializer.end()

@@ -13,10 +13,12 @@
 //! | [`exec`] | one more program in a container that runs |
 //! | [`supervise`] | what the command and the monitor say to each other |
 //! | [`container`] | containers on disk |
+//! | [`document`] | documents as JSON: judged, compared, edited |
 #![forbid(unsafe_code)]
 
 pub mod capability;
 pub mod container;
+pub mod document;
 pub mod driver;
 pub mod exec;
 pub mod host;

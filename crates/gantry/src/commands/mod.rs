@@ -37,6 +37,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Kill(verb) => verb.run(context),
         Command::Wait(verb) => verb.run(context),
         Command::Logs(verb) => verb.run(context),
+        Command::Validate(verb) => verb.run(),
         Command::Version(verb) => verb.run(),
     }
 }

@@ -12,4 +12,5 @@ pub mod ps;
 pub mod rm;
 pub mod run;
 pub mod stop;
+pub mod validate;
 pub mod wait;
