@@ -5,6 +5,8 @@ export CARGO_TERM_COLOR ?= auto
 
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq \
 	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3
+# Not in every release; tests that need them say so where they are not.
+WISHED_PACKAGES := composefs
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
@@ -14,7 +16,7 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing need (Debian 12 or 13)
-	@bash scripts/setup $(PACKAGES)
+	@bash scripts/setup $(PACKAGES) -- $(WISHED_PACKAGES)
 
 build: setup ## build the release programs into target/release
 	cargo build --release --locked
