@@ -37,7 +37,7 @@ use gantry_oci::Kind;
 use gantry_sys::lock::{LockMode, OfdLock};
 use gantry_sys::proc::Proc;
 use gantry_sys::root::RootDir;
-use gantry_sys::{Errno, SysError};
+use gantry_sys::{Errno, SysError, publish};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -263,7 +263,7 @@ impl Home {
     /// # Errors
     /// The kernel's refusal.
     pub fn put_exit(&self, record: &ExitRecord) -> Result<()> {
-        write_json(self.records(), EXIT, record)
+        write_json(self.records(), EXIT, record, self.data_dir.is_some())
     }
 
     /// Writes which process the program is.
@@ -271,7 +271,7 @@ impl Home {
     /// # Errors
     /// The kernel's refusal.
     pub fn put_process(&self, record: &ProcessRecord) -> Result<()> {
-        write_json(&self.state_dir, PROCESS, record)
+        write_json(&self.state_dir, PROCESS, record, false)
     }
 
     /// The file that holds the container's output.
@@ -403,7 +403,7 @@ impl Containers {
             .map_err(|errno| io_error("create", &path)(errno.into()))?;
         let lock = OfdLock::lock(file, LockMode::Exclusive)
             .map_err(sys_error(format!("lock {}", path.display())))?;
-        write_json(home.records(), RECORD, record)?;
+        write_json(home.records(), RECORD, record, home.data_dir.is_some())?;
         let name_link = match &record.name {
             Some(name) => Some(self.reserve(name, &record.id)?),
             None => None,
@@ -419,6 +419,16 @@ impl Containers {
         let names = self.names();
         make_private_dirs(&names)?;
         let link = names.join(name.as_str());
+        // Reservations end with the boot; a container that is kept does not, nor does its name.
+        for other in self.list()? {
+            let same = other.record.id != id && other.record.name.as_ref() == Some(name);
+            if same && !other.record.remove {
+                return Err(ContainerError::NameTaken {
+                    name: name.to_string(),
+                    holder: other.record.id.chars().take(12).collect(),
+                });
+            }
+        }
         for _ in 0..2 {
             match std::os::unix::fs::symlink(id, &link) {
                 Ok(()) => return Ok(link),
@@ -615,17 +625,24 @@ fn make_private_dirs(dir: &Path) -> Result<()> {
         .map_err(io_error("create directory", dir))
 }
 
-/// Writes a record by a rename; unsynced, as it means nothing after the machine went down.
-fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<()> {
+/// Writes a record by a rename: durably on disk, where a half-written one would stand in the way after
+/// a power cut, and unsynced in memory, where nothing is left after one.
+fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T, durable: bool) -> Result<()> {
     let path = dir.join(name);
     let damaged = |source| ContainerError::Damaged {
         path: path.clone(),
         source,
     };
     let bytes = serde_json::to_vec(value).map_err(damaged)?;
-    let staged = dir.join(format!(".{name}"));
-    fs::write(&staged, bytes).map_err(io_error("write", &staged))?;
-    fs::rename(&staged, &path).map_err(io_error("write", &path))
+    let (name, staged) = (name.as_bytes(), format!(".{name}"));
+    RootDir::open_trusted(dir)
+        .and_then(|dir| match durable {
+            true => publish::atomic_write(&dir, name, staged.as_bytes(), PRIVATE_FILE, &bytes),
+            false => {
+                publish::atomic_write_volatile(&dir, name, staged.as_bytes(), PRIVATE_FILE, &bytes)
+            }
+        })
+        .map_err(sys_error(format!("write {}", path.display())))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -744,8 +761,15 @@ mod tests {
             .create(&record('a', Some("web"), false), true)
             .unwrap();
         drop(first.lock);
-        let taken = containers.create(&record('b', Some("web"), true), false);
-        assert_eq!(taken.unwrap_err().kind(), Kind::AlreadyExists);
+        let taken = || containers.create(&record('b', Some("web"), true), false);
+        assert_eq!(taken().unwrap_err().kind(), Kind::AlreadyExists);
+        // The machine was started anew: what lay in memory is gone.
+        fs::remove_dir_all(&containers.runroot).unwrap();
+        assert_eq!(taken().unwrap_err().kind(), Kind::AlreadyExists);
+        let kept = containers.find("web").unwrap();
+        assert_eq!(kept.status().unwrap(), Status::Lost);
+        containers.remove(&kept).unwrap();
+        taken().unwrap();
     }
 
     #[test]
