@@ -10,7 +10,7 @@ WISHED_PACKAGES := composefs
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help setup build test conformance lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build test conformance lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,10 +49,14 @@ conformance: setup ## the distribution specification's own suite against our reg
 	cargo build --locked -p gantry
 	cargo xtask conformance
 
-demo: build fixtures ## push an image and run it on a second host that pulls nothing (root)
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it installs packages, makes mounts (a scratch file system, the share on the second host," \
+	"the containers' roots) and namespaces, and an unpacked image has files of many owners and device nodes" >&2; exit 1; }
+
+demo: need-root build fixtures ## push an image and run it on a second host that pulls nothing (root)
 	cargo xtask demo
 
-bench: build fixtures-bench ## measure beside podman, skopeo, containerd, crun, ostree (root); BENCH="pull start" chooses
+bench: need-root build fixtures-bench ## measure beside podman, skopeo, containerd, crun, ostree (root); BENCH="pull start" chooses
 	@bash scripts/setup $(BENCH_PACKAGES)
 	cargo xtask bench $(BENCH)
 
