@@ -26,305 +26,37 @@
 //! ```
 //!
 //! Nobody writes a status: it is derived, so a killed monitor or a power cut cannot leave a wrong one.
+mod error;
+mod files;
+mod home;
+mod record;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_oci::Kind;
 use gantry_sys::lock::{LockMode, OfdLock};
-use gantry_sys::proc::Proc;
-use gantry_sys::root::RootDir;
-use gantry_sys::{Errno, SysError, publish};
-use rustix::fs::{Mode, OFlags};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use rustix::fs::OFlags;
 
 use crate::options::ContainerName;
-use crate::supervise::Exit;
+use error::{Result, io_error, sys_error};
+use files::{PRIVATE_FILE, make_private_dirs, read_json, remove_stale, write_json};
+use home::LOCK;
+
+pub use error::ContainerError;
+pub use home::{Container, Home};
+pub use record::{ContainerRecord, ExitRecord, ProcessRecord, Status, unix_seconds};
 
 const CONTAINERS: &str = "containers";
 const NAMES: &str = "names";
-const LOCK: &str = "lock";
 const RECORD: &str = "record.json";
-const PROCESS: &str = "process.json";
-const EXIT: &str = "exit.json";
-/// The most that is read of any of these files.
-const FILE_MAX_BYTES: u64 = 1 << 20;
-const PRIVATE_DIR: Mode = Mode::RWXU;
-const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
-
-/// Why a container's files cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ContainerError {
-    /// The name belongs to another container.
-    #[error("name container {name}: the name is in use by container {holder}")]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// The first digits of the other's id.
-        holder: String,
-    },
-    /// Nothing of that name or id.
-    #[error("find container {wanted:?}: there is none")]
-    Unknown {
-        /// As given.
-        wanted: String,
-    },
-    /// Several ids begin so.
-    #[error("find container {wanted:?}: several ids begin so")]
-    Ambiguous {
-        /// As given.
-        wanted: String,
-    },
-    /// The container runs.
-    #[error("remove container {id}: it runs")]
-    Running {
-        /// The first digits of its id.
-        id: String,
-    },
-    /// A file that is not what was written.
-    #[error("read {path}: it is damaged")]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The kernel refused.
-    #[error("{action} {path}")]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel refused.
-    #[error("{action}")]
-    Sys {
-        /// What was being done.
-        action: String,
-        /// Why it failed.
-        #[source]
-        source: SysError,
-    },
-}
-
-impl ContainerError {
-    /// What an edge branches on.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::NameTaken { .. } => Kind::AlreadyExists,
-            Self::Unknown { .. } => Kind::NotFound,
-            Self::Ambiguous { .. } => Kind::InvalidInput,
-            Self::Running { .. } => Kind::Busy,
-            Self::Damaged { .. } => Kind::Corrupt,
-            Self::Io { source, .. } => Kind::of_io(source),
-            Self::Sys { source, .. } => Kind::of_io(&source.source),
-        }
-    }
-}
-
-type Result<T, E = ContainerError> = std::result::Result<T, E>;
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContainerError {
-    let path = path.to_owned();
-    move |source| ContainerError::Io {
-        action,
-        path,
-        source,
-    }
-}
-
-fn sys_error(action: impl Into<String>) -> impl FnOnce(SysError) -> ContainerError {
-    let action = action.into();
-    move |source| ContainerError::Sys { action, source }
-}
-
-/// What is written about a container when it is made, and never changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ContainerRecord {
-    /// 64 hexadecimal digits.
-    pub id: String,
-    /// Its name, if it has one.
-    pub name: Option<ContainerName>,
-    /// The image as it was asked for.
-    pub image: String,
-    /// The image's manifest.
-    pub digest: String,
-    /// The program with its arguments, as asked for; empty for the image's own.
-    pub command: Vec<String>,
-    /// When it was made: seconds since 1970.
-    pub created_unix_s: u64,
-    /// Removed once it has ended.
-    pub remove: bool,
-    /// The signal that asks the program to end.
-    pub stop_signal: u8,
-    /// How long `stop` waits before it kills, in seconds.
-    pub stop_timeout_s: u64,
-}
-
-/// A process, so that another one of the same number is not taken for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessRecord {
-    /// As the host numbers it.
-    pub pid: u32,
-    /// Clock ticks since boot.
-    pub start_time: u64,
-    /// Seconds since 1970.
-    pub started_unix_s: u64,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExitRecord {
-    /// By itself or by a signal.
-    pub exit: Exit,
-    /// Seconds since 1970.
-    pub ended_unix_s: u64,
-}
-
-/// What a container is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Somebody is making it.
-    Starting,
-    /// Its program runs.
-    Running(ProcessRecord),
-    /// Its program has ended.
-    Exited(ExitRecord),
-    /// Its program runs, but its monitor was killed: nobody will know how it ends.
-    Unwatched(ProcessRecord),
-    /// Its monitor was killed, or the machine went down: nobody knows how it ended.
-    Lost,
-}
-
-impl Status {
-    /// The program's process, while it runs.
-    #[must_use]
-    pub fn process(&self) -> Option<ProcessRecord> {
-        match self {
-            Self::Running(process) | Self::Unwatched(process) => Some(*process),
-            Self::Starting | Self::Exited(_) | Self::Lost => None,
-        }
-    }
-
-    /// Whether it may still do something.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        matches!(self, Self::Starting) || self.process().is_some()
-    }
-}
-
-impl ProcessRecord {
-    /// Whether this very process still exists.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read.
-    pub fn is_alive(&self) -> std::result::Result<bool, SysError> {
-        Ok(Proc::open()?.start_time(self.pid)? == Some(self.start_time))
-    }
-}
 
 /// Where containers lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Containers {
     root: PathBuf,
     runroot: PathBuf,
-}
-
-/// One container's places.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
-    /// In memory.
-    pub state_dir: PathBuf,
-    /// On disk, if it has any.
-    pub data_dir: Option<PathBuf>,
-}
-
-impl Home {
-    /// Where its records lie.
-    fn records(&self) -> &Path {
-        self.data_dir.as_deref().unwrap_or(&self.state_dir)
-    }
-
-    /// Writes how the program ended.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn put_exit(&self, record: &ExitRecord) -> Result<()> {
-        write_json(self.records(), EXIT, record, self.data_dir.is_some())
-    }
-
-    /// Writes which process the program is.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn put_process(&self, record: &ProcessRecord) -> Result<()> {
-        write_json(&self.state_dir, PROCESS, record, false)
-    }
-
-    /// The file that holds the container's output.
-    #[must_use]
-    pub fn log(&self) -> Option<PathBuf> {
-        self.data_dir.as_ref().map(|dir| dir.join("log"))
-    }
-
-    /// Deletes both directories, and the reservation of the name.
-    ///
-    /// # Errors
-    /// The kernel's first refusal; the rest is still tried.
-    pub fn remove(&self, name_link: Option<&Path>) -> Result<()> {
-        let mut outcome = Ok(());
-        // The record goes last: what is half removed can still be seen and removed.
-        let dirs = [Some(&self.state_dir), self.data_dir.as_ref()];
-        for dir in dirs.into_iter().flatten() {
-            outcome = outcome.and(remove_dir(dir));
-        }
-        if let Some(link) = name_link {
-            outcome = outcome.and(match fs::remove_file(link) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(io_error("remove", link)(error))
-                }
-                _ => Ok(()),
-            });
-        }
-        outcome
-    }
-}
-
-fn remove_dir(dir: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Ok(());
-    };
-    let action = || format!("remove {}", dir.display());
-    match RootDir::open_trusted(parent) {
-        Ok(parent) => parent
-            .remove_all(name.as_encoded_bytes())
-            .map(drop)
-            .map_err(sys_error(action())),
-        Err(error) if error.is(Errno::NOENT) => Ok(()),
-        Err(error) => Err(sys_error(action())(error)),
-    }
-}
-
-/// A container that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// What was written about it.
-    pub record: ContainerRecord,
-    /// Its places.
-    pub home: Home,
 }
 
 /// A container that was made; the lock is held as long as the value, or whoever got its descriptor, lives.
@@ -480,7 +212,7 @@ impl Containers {
     /// # Errors
     /// A damaged record, the kernel's refusal.
     pub fn list(&self) -> Result<Vec<Container>> {
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for base in [&self.root, &self.runroot] {
             let dir = base.join(CONTAINERS);
             let entries = match fs::read_dir(&dir) {
@@ -554,123 +286,12 @@ impl Containers {
     }
 }
 
-impl Container {
-    /// Whether somebody is responsible for it.
-    fn is_held(&self) -> Result<bool> {
-        let path = self.home.state_dir.join(LOCK);
-        let file = match rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-            other => other.map_err(|errno| io_error("open", &path)(errno.into()))?,
-        };
-        let outcome: std::result::Result<OfdLock, OwnedFd> =
-            OfdLock::try_lock(file, LockMode::Exclusive)
-                .map_err(sys_error(format!("look at lock {}", path.display())))?;
-        Ok(outcome.is_err())
-    }
-
-    /// What it is doing.
-    ///
-    /// # Errors
-    /// A damaged file, the kernel's refusal.
-    pub fn status(&self) -> Result<Status> {
-        let exit = || read_json::<ExitRecord>(&self.home.records().join(EXIT));
-        if let Some(exit) = exit()? {
-            return Ok(Status::Exited(exit));
-        }
-        let held = self.is_held()?;
-        let process = read_json::<ProcessRecord>(&self.home.state_dir.join(PROCESS))?;
-        if held {
-            return Ok(process.map_or(Status::Starting, Status::Running));
-        }
-        // It may have ended between the two looks.
-        if let Some(exit) = exit()? {
-            return Ok(Status::Exited(exit));
-        }
-        match process {
-            Some(process)
-                if process
-                    .is_alive()
-                    .map_err(sys_error("look at the container's process"))? =>
-            {
-                Ok(Status::Unwatched(process))
-            }
-            _ => Ok(Status::Lost),
-        }
-    }
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-fn remove_stale(link: &Path) -> Result<()> {
-    match fs::remove_file(link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", link)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes a directory and its parents, closed to everybody else.
-fn make_private_dirs(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(PRIVATE_DIR.as_raw_mode())
-        .create(dir)
-        .map_err(io_error("create directory", dir))
-}
-
-/// Writes a record by a rename: durably on disk, where a half-written one would stand in the way after
-/// a power cut, and unsynced in memory, where nothing is left after one.
-fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T, durable: bool) -> Result<()> {
-    let path = dir.join(name);
-    let damaged = |source| ContainerError::Damaged {
-        path: path.clone(),
-        source,
-    };
-    let bytes = serde_json::to_vec(value).map_err(damaged)?;
-    let (name, staged) = (name.as_bytes(), format!(".{name}"));
-    RootDir::open_trusted(dir)
-        .and_then(|dir| match durable {
-            true => publish::atomic_write(&dir, name, staged.as_bytes(), PRIVATE_FILE, &bytes),
-            false => {
-                publish::atomic_write_volatile(&dir, name, staged.as_bytes(), PRIVATE_FILE, &bytes)
-            }
-        })
-        .map_err(sys_error(format!("write {}", path.display())))
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    match fs::File::open(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(None);
-        }
-        other => other.and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes)),
-    }
-    .map_err(io_error("read", path))?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|source| ContainerError::Damaged {
-            path: path.to_owned(),
-            source,
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::Exit;
+    use gantry_oci::Kind;
+    use gantry_sys::proc::Proc;
 
     fn record(id: char, name: Option<&str>, remove: bool) -> ContainerRecord {
         ContainerRecord {
