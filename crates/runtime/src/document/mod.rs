@@ -12,8 +12,15 @@
 //! # Source
 //! runtime-spec 1.2 "Configuration", "Linux Container Configuration".
 
+pub mod diff;
+pub mod edit;
+pub mod flags;
+pub mod identity;
+pub mod merge;
+mod own;
 pub mod path;
 pub mod validate;
+mod values;
 
 use std::io::Read;
 
