@@ -171,16 +171,7 @@ impl OciRuntime for RuncLike {
     }
 
     fn limits(&self, host: &HostFacts) -> LimitSupport {
-        let cgroups = &host.cgroups;
-        LimitSupport {
-            managed: *cgroups != Cgroups::None,
-            memory: cgroups.has("memory"),
-            swap: cgroups.has("memory") && cgroups.has_swap(),
-            cpu: cgroups.has("cpu"),
-            pids: cgroups.has("pids"),
-            // Version 2 has no controller for devices; programs of the kernel stand in.
-            devices: cgroups.has("devices") || matches!(cgroups, Cgroups::V2 { .. }),
-        }
+        LimitSupport::of_host(host)
     }
 
     fn hidden_mounts(&self, host: &HostFacts) -> Vec<PathBuf> {

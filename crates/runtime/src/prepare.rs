@@ -133,6 +133,26 @@ fn is_absent(error: &SysError) -> bool {
         .any(|errno| error.is(*errno))
 }
 
+/// The two files that name users and groups; empty where there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// `etc/passwd`.
+    pub passwd: Vec<u8>,
+    /// `etc/group`.
+    pub group: Vec<u8>,
+}
+
+/// Reads both files of a rootfs.
+///
+/// # Errors
+/// Files of absurd size, the kernel's refusal.
+pub fn read_accounts(root: &RootDir) -> Result<Accounts, PrepareError> {
+    Ok(Accounts {
+        passwd: read_account_file(root, "passwd")?,
+        group: read_account_file(root, "group")?,
+    })
+}
+
 /// Resolves a user, and extra groups, against the rootfs.
 ///
 /// # Errors
@@ -142,8 +162,7 @@ pub fn find_identity(
     user: &UserRequest,
     extra_groups: &[IdOrName],
 ) -> Result<Identity, PrepareError> {
-    let passwd = read_account_file(root, "passwd")?;
-    let group = read_account_file(root, "group")?;
+    let Accounts { passwd, group } = read_accounts(root)?;
     Ok(resolve_identity(user, extra_groups, &passwd, &group)?)
 }
 

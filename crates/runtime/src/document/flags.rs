@@ -87,6 +87,21 @@ pub fn apply(document: &mut Value, given: &[Given]) -> Result<(), FlagError> {
     Ok(())
 }
 
+/// Sets a text.
+pub(super) fn set(
+    document: &mut Value,
+    pointer: &'static str,
+    text: &str,
+) -> Result<(), FlagError> {
+    Set(v::text)
+        .apply(document, pointer, text)
+        .map_err(|problem| FlagError {
+            flag: pointer,
+            value: text.into(),
+            problem,
+        })
+}
+
 /// Every flag, by subject.
 #[rustfmt::skip]
 pub const FLAGS: &[Flag] = &[

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! OCI runtime documents as JSON: read with care, judged.
+//! OCI runtime documents as JSON: read with care, judged, compared, made.
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`make`] | from options and flags to a document that stands alone |
 //! | [`validate`] | the specification's rules, each with its section |
+//! | [`diff`] | what differs between two documents, in meaning |
+//! | [`flags`], [`edit`] | oci-runtime-tool's flags, a table entry each, and what they do |
+//! | [`identity`], [`merge`] | which lists are sets; options applied to a template |
 //!
 //! [`spec`](crate::spec) makes documents from typed parts. What works on documents that somebody
 //! else wrote works on JSON: a member that we do not know must survive, and one of the wrong type
@@ -16,6 +20,7 @@ pub mod diff;
 pub mod edit;
 pub mod flags;
 pub mod identity;
+pub mod make;
 pub mod merge;
 mod own;
 pub mod path;

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
 use crate::driver::control_group;
-use crate::host::HostFacts;
+use crate::host::{Cgroups, HostFacts};
 use crate::identity::{IdOrName, Identity, ParseIdError, UserRequest};
 use crate::options::{
     EnvVar, Network, RunOptions, SecurityOption, SignalNumber, Ulimit, normalize_absolute,
@@ -98,6 +98,23 @@ pub struct LimitSupport {
     pub pids: bool,
     /// Which devices may be opened.
     pub devices: bool,
+}
+
+impl LimitSupport {
+    /// What a runtime that knows both versions of control groups can set.
+    #[must_use]
+    pub fn of_host(host: &HostFacts) -> Self {
+        let cgroups = &host.cgroups;
+        Self {
+            managed: *cgroups != Cgroups::None,
+            memory: cgroups.has("memory"),
+            swap: cgroups.has("memory") && cgroups.has_swap(),
+            cpu: cgroups.has("cpu"),
+            pids: cgroups.has("pids"),
+            // Version 2 has no controller for devices; programs of the kernel stand in.
+            devices: cgroups.has("devices") || matches!(cgroups, Cgroups::V2 { .. }),
+        }
+    }
 }
 
 /// Where one part of a document came from.

@@ -50,7 +50,7 @@ fn image(config: serde_json::Value) -> ImageConfig {
     .unwrap()
 }
 
-fn shell_image() -> ImageConfig {
+pub(crate) fn shell_image() -> ImageConfig {
     image(serde_json::json!({
         "Entrypoint": ["/bin/entry"],
         "Cmd": ["serve"],
@@ -114,7 +114,7 @@ fn golden_text(options: &RunOptions, uid: u32) -> String {
     )
 }
 
-fn check_golden(name: &str, text: &str) {
+pub(crate) fn check_golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
