@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Verbs about containers.
 
+mod accounts;
 mod attach;
 pub mod exec;
 mod find;
+mod flags;
+pub mod generate;
 mod launch;
 pub mod logs;
 mod monitor;

@@ -100,7 +100,7 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<SecurityOption>,
     /// Confine nothing: every capability, every device, no filter
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     privileged: bool,
     /// Give the container a device of this host
     #[arg(long, value_name = "HOST[:CONTAINER][:rwm]")]

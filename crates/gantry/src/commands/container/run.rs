@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use gantry_oci::Kind;
 use gantry_runtime::options::ContainerName;
+use gantry_runtime::spec::Explanation;
 use gantry_store::FaceChoice;
 
 use super::attach;
 use super::find::{self, FoundImage};
-use super::launch::{self, Launch, LaunchOptions};
+use super::launch::{self, LaunchOptions};
 use super::options::ContainerArgs;
 use crate::commands::image::endpoint::PlainArgs;
 use crate::commands::image::pull::Pull;
@@ -137,7 +138,7 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         if self.explain {
-            explain(&launch)?;
+            explain(&launch.explanations, launch.notes())?;
             return Ok(ExitCode::SUCCESS);
         }
         // From here on no signal may come between what is made and what removes it.
@@ -202,9 +203,9 @@ impl Run {
     }
 }
 
-fn explain(launch: &Launch) -> Result<(), Failure> {
-    let rows: Vec<_> = launch
-        .explanations
+/// Prints where each part comes from.
+pub(super) fn explain(explanations: &[Explanation], notes: &[String]) -> Result<(), Failure> {
+    let rows: Vec<_> = explanations
         .iter()
         .map(|part| {
             vec![
@@ -216,8 +217,7 @@ fn explain(launch: &Launch) -> Result<(), Failure> {
         })
         .collect();
     output::table(&["CONTROL", "VALUE", "FROM", "RELAXED BY"], &rows)?;
-    launch
-        .notes()
+    notes
         .iter()
         .try_for_each(|note| output::line(format!("note: {}", output::escape_controls(note))))
 }
