@@ -41,8 +41,9 @@ pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
     ));
     let peer = ("ostree commit + checkout -H", &*ostree_version()?);
     report.record("push", &subject, peer, 1, ours, ostree)?;
-    wipe(bed, "ostree")?;
-    wipe(bed, "share")
+    ["ostree", "ostree-trees", "share"]
+        .iter()
+        .try_for_each(|dir| wipe(bed, dir))
 }
 
 /// What the shared tree takes, beside what it holds.
@@ -183,13 +184,7 @@ fn ostree(bed: &Bed, share: &Path) -> Result<Sample> {
     wipe(bed, "ostree")?;
     let repository = format!("--repo={}", bed.path("ostree/repo").display());
     tool::text("ostree", ["init", "--mode=bare", &repository])?;
-    // It refuses device nodes.
-    let skip = bed.path("ostree/skip");
-    let names = [
-        "console", "full", "null", "ptmx", "random", "tty", "urandom", "zero",
-    ];
-    fs::write(&skip, names.map(|name| format!("/dev/{name}\n")).concat())?;
-    let trees = trees(share)?;
+    let trees = trees_of_files(bed, share)?;
     once(&Contender {
         name: "ostree commit + checkout -H",
         version: String::new(),
@@ -199,7 +194,6 @@ fn ostree(bed: &Bed, share: &Path) -> Result<Sample> {
                 let branch = format!("tree{index}");
                 let (mut commit, mut checkout) = (Command::new("ostree"), Command::new("ostree"));
                 commit.args(["commit", &repository, "--no-bindings", "-b", &branch]);
-                commit.arg(format!("--skip-list={}", skip.display()));
                 commit.arg(format!("--tree=dir={}", tree.display()));
                 checkout.args(["checkout", &repository, "-H", &branch]);
                 checkout.arg(bed.path("ostree").join(&branch));
@@ -210,6 +204,24 @@ fn ostree(bed: &Bed, share: &Path) -> Result<Sample> {
         daemons: Vec::new(),
         pace: Pace::Long,
     })
+}
+
+/// The exploded trees without their device nodes, which ostree refuses: hard links of hard links.
+fn trees_of_files(bed: &Bed, share: &Path) -> Result<Vec<PathBuf>> {
+    wipe(bed, "ostree-trees")?;
+    let mut copies = Vec::new();
+    for (index, tree) in trees(share)?.iter().enumerate() {
+        let copy = bed.path("ostree-trees").join(index.to_string());
+        tool::run(Command::new("cp").arg("-al").arg(tree).arg(&copy))?;
+        tool::run(
+            Command::new("find")
+                .arg(&copy)
+                .args(["!", "-type", "f", "!", "-type", "d", "!", "-type", "l"])
+                .arg("-delete"),
+        )?;
+        copies.push(copy);
+    }
+    Ok(copies)
 }
 
 fn ostree_version() -> Result<String> {
