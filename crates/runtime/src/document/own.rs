@@ -195,11 +195,17 @@ fn rule(document: &mut Value, action: &str, text: &str) -> Done {
     if document.pointer(FILTER).is_none() {
         return Err("the document has no filter; --linux-seccomp-default makes one".into());
     }
+    // libseccomp takes no rule that says what the default action says already.
+    let filter = document.pointer(FILTER).unwrap_or(&Value::Null);
+    let is_default = filter["defaultAction"] == action && filter.get("defaultErrnoRet").is_none();
     let parts: Vec<_> = text.split(':').collect();
     match parts[..] {
         [names] => {
             for name in names.split(',').filter(|name| !name.is_empty()) {
                 forget(document, name, false)?;
+                if is_default {
+                    continue;
+                }
                 let rules = list(document, RULES)?;
                 let plain = |rule: &&mut Value| {
                     rule["action"] == action

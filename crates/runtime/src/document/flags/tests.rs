@@ -152,7 +152,7 @@ fn filters_are_edited_rule_by_rule() {
             ("linux-seccomp-allow", "read"),
             ("linux-seccomp-trap", "clone:0:131072:131072:MASKED_EQ"),
             ("linux-seccomp-remove", "open"),
-            ("linux-seccomp-default-force", "kill"),
+            ("linux-seccomp-default-force", "log"),
             ("linux-seccomp-only", "true"),
         ],
     )
@@ -160,7 +160,7 @@ fn filters_are_edited_rule_by_rule() {
     assert_eq!(
         document,
         json!({
-            "defaultAction": "SCMP_ACT_KILL",
+            "defaultAction": "SCMP_ACT_LOG",
             "syscalls": [
                 {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
                 {"names": ["mkdir"], "action": "SCMP_ACT_KILL"},
@@ -168,6 +168,19 @@ fn filters_are_edited_rule_by_rule() {
                  "args": [{"index": 0, "value": 131_072, "valueTwo": 131_072, "op": "SCMP_CMP_MASKED_EQ"}]},
             ],
         })
+    );
+}
+
+#[test]
+fn rule_that_is_the_default_only_removes_others() {
+    let allow = json!({"names": ["open", "read"], "action": "SCMP_ACT_ALLOW"});
+    let mut document =
+        json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow]}}});
+    run(&mut document, &[("linux-seccomp-errno", "read,bpf")]).unwrap();
+    let rules = &document["linux"]["seccomp"]["syscalls"];
+    assert_eq!(
+        *rules,
+        json!([{"names": ["open"], "action": "SCMP_ACT_ALLOW"}])
     );
 }
 
