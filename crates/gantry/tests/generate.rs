@@ -174,6 +174,25 @@ fn nonsense_is_one_sentence_and_status_2() {
 }
 
 #[test]
+fn document_that_breaks_a_rule_is_written_with_a_warning() {
+    let world = World::new();
+    let output = world
+        .command(["generate", "--process-cwd", "tmp"])
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (document, warning) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success() && document.contains("\"cwd\": \"tmp\""));
+    assert!(warning.contains(".process.cwd"), "{warning}");
+    let filter = world
+        .command(["generate", "--linux-seccomp-only"])
+        .output()
+        .unwrap();
+    assert_eq!(text(filter.stderr), "");
+    assert!(text(filter.stdout).contains("defaultAction"));
+}
+
+#[test]
 fn differences_are_told_by_place_and_status() {
     let world = World::new();
     let one = file(&world, "one.json", &world.gantry(["generate"]));

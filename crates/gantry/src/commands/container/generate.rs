@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use gantry_oci::Kind;
 use gantry_runtime::document::diff::diff;
 use gantry_runtime::document::make::{Inputs, Made, make};
+use gantry_runtime::document::validate::{Finding, Severity, validate};
 use gantry_runtime::host::{HostFacts, probe_host};
 use gantry_runtime::options::{ContainerName, RunOptions};
 use gantry_runtime::prepare::Accounts;
@@ -35,6 +36,9 @@ use crate::output;
 /// The same input gives the same bytes: there is no clock and no random number. What the document owes to the host
 /// (capabilities, limits, control groups) is looked up here, or comes from --host-facts. Options that name files,
 /// devices or variables of this host read these.
+///
+/// Flags and templates may ask for what the specification forbids: the document is written all the same, and a warning
+/// says what `gantry validate` would say.
 ///
 /// What `gantry run` provides beside the document is put differently: volumes of the image are memory, and the files
 /// hostname and hosts are the image's own.
@@ -112,6 +116,7 @@ impl Generate {
         for note in &made.notes {
             tracing::info!("{note}");
         }
+        warn(&made.document);
         match &self.output {
             None => output::json(&made.document)?,
             Some(path) => write(path, &made.document)?,
@@ -192,6 +197,25 @@ impl Generate {
             Failure::message(Kind::NotFound, format!("find image {image} in the store"))
                 .hint(format!("gantry pull {image}"))
         })
+    }
+}
+
+/// Flags and templates can ask for what no runtime takes; whoever does shall know. A filter alone is
+/// no document.
+fn warn(document: &Value) {
+    if document.get("ociVersion").is_none() {
+        return;
+    }
+    let findings = validate(document);
+    let errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    for Finding {
+        path,
+        problem,
+        rule,
+        ..
+    } in errors
+    {
+        tracing::warn!("the document is not valid: {path}: {problem} ({rule})");
     }
 }
 
