@@ -87,6 +87,9 @@ pub enum MakeError {
     /// A flag whose value makes no sense.
     #[error(transparent)]
     Flag(#[from] FlagError),
+    /// The template is some other JSON.
+    #[error("the template is not a JSON object")]
+    Template,
     /// The document does not serialise; a bug.
     #[error("serialise the runtime document")]
     Serialize(#[source] serde_json::Error),
@@ -99,7 +102,7 @@ impl MakeError {
         match self {
             Self::Generate(error) => error.kind(),
             Self::Identity(error) => error.kind(),
-            Self::Flag(_) => Kind::InvalidInput,
+            Self::Flag(_) | Self::Template => Kind::InvalidInput,
             Self::Serialize(_) => Kind::Internal,
         }
     }
@@ -133,6 +136,9 @@ pub fn make(inputs: &Inputs<'_>) -> Result<Made, MakeError> {
     }
     let mut made = draw(inputs, image, &options)?;
     if let Some(template) = inputs.template {
+        if !template.is_object() {
+            return Err(MakeError::Template);
+        }
         let plain = RunOptions {
             profile: options.profile,
             args: vec![DEFAULT_PROGRAM.into()],

@@ -177,7 +177,7 @@ fn forget(document: &mut Value, name: &str, all: bool) -> Done {
     for rule in &mut *rules {
         let plain = rule["args"].as_array().is_none_or(Vec::is_empty);
         if (all || plain)
-            && let Some(names) = rule["names"].as_array_mut()
+            && let Some(names) = rule.get_mut("names").and_then(Value::as_array_mut)
         {
             names.retain(|known| known.as_str() != Some(name));
         }
@@ -213,7 +213,7 @@ fn rule(document: &mut Value, action: &str, text: &str) -> Done {
                         && rule.get("errnoRet").is_none()
                 };
                 let known = rules.iter_mut().find(plain);
-                match known.and_then(|rule| rule["names"].as_array_mut()) {
+                match known.and_then(|rule| rule.get_mut("names").and_then(Value::as_array_mut)) {
                     Some(names) => names.push(name.into()),
                     None => rules.push(json!({ "names": [name], "action": action })),
                 }

@@ -129,6 +129,35 @@ fn nonsense_is_refused_with_the_flags_name() {
     assert!(run(&mut json!({"mounts": {}}), &[("mounts-remove", "/x")]).is_err());
 }
 
+/// A template may hold anything anywhere: an error or a document, never a panic.
+#[test]
+fn flags_meet_values_of_any_type() {
+    let junk = [
+        json!(null),
+        json!(1),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([null, 1, "x", [], {}]),
+        json!([{"names": 1, "action": "SCMP_ACT_ALLOW"}, {"names": [1, null]}, {"major": "x"}]),
+        json!({"syscalls": [1, "x", {}], "defaultAction": 7}),
+    ];
+    let mut rounds = 0;
+    for flag in FLAGS {
+        let parts: Vec<_> = flag.pointer.split('/').skip(1).collect();
+        for depth in 0..=parts.len() {
+            for value in &junk {
+                let mut document = parts[..depth]
+                    .iter()
+                    .rev()
+                    .fold(value.clone(), |inner, part| json!({ *part: inner }));
+                rounds += usize::from(run(&mut document, &[(flag.name, sample(flag))]).is_ok());
+            }
+        }
+    }
+    assert!(rounds > 100);
+}
+
 #[test]
 fn removing_all_comes_first_whatever_the_order() {
     let mut document = json!({"mounts": [{"destination": "/old"}]});

@@ -282,3 +282,29 @@ fn whatever_is_made_is_valid() {
         assert_eq!(diff::diff(&document, &again), []);
     }
 }
+
+#[test]
+fn templates_of_any_shape_are_no_panic() {
+    for template in [
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!({}),
+        json!({"process": 1, "mounts": {}, "linux": [], "root": null}),
+        json!({"process": {"env": [1, null, {}], "capabilities": []}, "mounts": [1, "x"]}),
+    ] {
+        let mut case = Case::new(|options| {
+            options.profile = Profile::Compat;
+            options.env = vec!["A=1".parse().unwrap()];
+            options.network = Network::Host;
+            options.labels = vec!["org.example=x".parse().unwrap()];
+        })
+        .image();
+        let is_object = template.is_object();
+        case.template = Some(template);
+        match case.make() {
+            Ok(made) => assert!(is_object && made.document.is_object()),
+            Err(error) => assert_eq!(error.kind(), Kind::InvalidInput),
+        }
+    }
+}
