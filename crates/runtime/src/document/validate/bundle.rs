@@ -10,7 +10,7 @@ use super::{Document, Finding, JsonPath, Severity};
 /// Checks that the root that the document names is a directory.
 #[must_use]
 pub fn check_root(document: &Value, bundle: &Path) -> Option<Finding> {
-    let text = Document(document)
+    let text = Document::new(document)
         .text("/root/path")
         .filter(|text| !text.is_empty() && !text.contains('\0'))?;
     let root = bundle.join(text);

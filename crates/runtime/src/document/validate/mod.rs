@@ -139,11 +139,27 @@ const RULES: [fn(Document<'_>, &mut Findings); 22] = [
 
 /// A document, for rules: what is absent or has the wrong type answers as nothing.
 #[derive(Debug, Clone, Copy)]
-struct Document<'a>(&'a Value);
+struct Document<'a> {
+    value: &'a Value,
+    /// A bit for each of [`NAMESPACE_TYPES`](shapes::NAMESPACE_TYPES): rules ask often, and a
+    /// hostile document has many.
+    namespaces: u8,
+}
 
 impl<'a> Document<'a> {
+    fn new(value: &'a Value) -> Self {
+        let mut document = Self {
+            value,
+            namespaces: 0,
+        };
+        for (_, namespace) in document.list("/linux/namespaces") {
+            document.namespaces |= bit(namespace["type"].as_str().unwrap_or_default());
+        }
+        document
+    }
+
     fn at(self, pointer: &str) -> Option<&'a Value> {
-        self.0.pointer(pointer)
+        self.value.pointer(pointer)
     }
 
     fn text(self, pointer: &str) -> Option<&'a str> {
@@ -173,9 +189,16 @@ impl<'a> Document<'a> {
 
     /// Whether the container has, or joins, a namespace of that type.
     fn has_namespace(self, kind: &str) -> bool {
-        self.list("/linux/namespaces")
-            .any(|(_, namespace)| namespace["type"] == kind)
+        self.namespaces & bit(kind) != 0
     }
+}
+
+/// The bit of a type of namespace; none for what is none.
+fn bit(kind: &str) -> u8 {
+    let at = shapes::NAMESPACE_TYPES
+        .iter()
+        .position(|known| *known == kind);
+    at.map_or(0, |at| 1 << at)
 }
 
 /// Judges a document; errors first, then warnings, each in the document's order of rules.
@@ -183,8 +206,9 @@ impl<'a> Document<'a> {
 pub fn validate(document: &Value) -> Vec<Finding> {
     let mut findings = Findings::default();
     schema::check(document, &mut findings);
+    let document = Document::new(document);
     for rule in RULES {
-        rule(Document(document), &mut findings);
+        rule(document, &mut findings);
     }
     let mut findings = findings.0;
     findings.sort_by_key(|finding| finding.severity);

@@ -353,6 +353,24 @@ fn number_of_findings_is_capped() {
     assert_eq!(validate(&document).len(), MAX_FINDINGS);
 }
 
+/// As large as a document may be, and such that a rule that looks at each namespace for each
+/// setting would take minutes.
+#[test]
+fn large_documents_are_judged_in_their_time() {
+    let mut document = sound();
+    let settings = (0..100_000).map(|at| (format!("net.{at}"), json!("1")));
+    set(
+        &mut document,
+        "/linux/sysctl",
+        Value::Object(settings.collect()),
+    );
+    let namespaces = vec![json!({"type": "uts"}); 100_000];
+    set(&mut document, "/linux/namespaces", Value::Array(namespaces));
+    let begun = std::time::Instant::now();
+    assert_eq!(validate(&document).len(), MAX_FINDINGS);
+    assert!(begun.elapsed().as_secs() < 10);
+}
+
 #[test]
 fn root_of_a_bundle_must_be_a_directory() {
     let dir = tempfile::tempdir().unwrap();
