@@ -142,10 +142,23 @@ fn remove_control_group(name: &str) -> bool {
     let mut hierarchies: Vec<_> = below.map(|entry| entry.path()).collect();
     hierarchies.push(base.to_owned());
     hierarchies.iter().fold(true, |all, hierarchy| {
-        let gone = match std::fs::remove_dir(hierarchy.join(name)) {
+        let group = hierarchy.join(name);
+        // crun writes into the place of a hierarchy that was unmounted, as if it were there.
+        let removed = if is_memory(hierarchy) {
+            std::fs::remove_dir_all(group)
+        } else {
+            std::fs::remove_dir(group)
+        };
+        let gone = match removed {
             Ok(()) => true,
             Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
         };
         all && gone
     })
+}
+
+/// Whether a directory is one of the memory file system on which hierarchies are mounted.
+fn is_memory(dir: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC)
 }
