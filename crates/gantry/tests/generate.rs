@@ -338,7 +338,9 @@ fn privileged_runtimes_start_what_is_made() {
 fn start(world: &World, runtime: &str, bundle: &Path, at: usize) {
     let id = format!("gantry-generate-{}-{runtime}-{at}", std::process::id());
     let root = world.dir.join(format!("state-{runtime}"));
-    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+    // crun writes into the place where the hierarchy was, which is memory of the host's.
+    let script = "umount /sys/fs/cgroup/unified 2>/dev/null || exec \"$@\"; \"$@\"; status=$?; \
+                  rm -rf /sys/fs/cgroup/unified/gantry-generate-*; exit $status";
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", script, "sh", runtime, "--root"])
         .arg(root)
