@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The figures: our programs beside other people's, interleaved in one run, as ratios of medians.
 //!
-//! Everything lies on a scratch ext4 (loop device, direct I/O, noatime), in a mount namespace whose only cgroup
-//! hierarchy is cgroup2 (crun refuses a hybrid layout, podman 5 too). The registry is on the same machine: no latency, no bandwidth
+//! Everything lies on a scratch ext4 (loop device, direct I/O, noatime), in a mount namespace that has one version of
+//! control groups (crun refuses both side by side, podman 5 too). The registry is on the same machine: no latency, no bandwidth
 //! limit, so a pull is CPU and file system only. All that a bench starts stands in one scheduling group of high weight, so
 //! that what else runs on the machine disturbs ours and the peers as little, and as equally, as can be. Results go to `target/bench/results.jsonl`, one line a figure.
 
@@ -132,14 +132,22 @@ fn fs_absolute(path: &std::path::Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("find {}", path.display()))
 }
 
-/// Executes this program again in a mount namespace with cgroup2 alone.
-///
-/// Where root may not raise the limit on locked memory, as crun does before it loads its program for devices, no
-/// contender uses control groups.
+/// Executes this program again in a mount namespace with one version of control groups: the second, or, where root
+/// may not raise the limit on locked memory as crun does before it loads its program for devices, the first. Where that is
+/// not there either, no contender uses control groups.
 fn isolate() -> Result<()> {
-    const SCRIPT: &str = "umount -R -l /sys/fs/cgroup 2>/dev/null || :
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-(ulimit -H -l unlimited && ulimit -S -l unlimited) 2>/dev/null || export GANTRY_BENCH_CGROUPS=disabled
+    const SCRIPT: &str = "if (ulimit -H -l unlimited && ulimit -S -l unlimited) 2>/dev/null; then
+    umount -R -l /sys/fs/cgroup 2>/dev/null || :
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    export GANTRY_BENCH_CGROUPS=v2
+elif [ -d /sys/fs/cgroup/memory ]; then
+    umount /sys/fs/cgroup/unified 2>/dev/null || :
+    export GANTRY_BENCH_CGROUPS=v1
+else
+    umount -R -l /sys/fs/cgroup 2>/dev/null || :
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    export GANTRY_BENCH_CGROUPS=none
+fi
 [ ! -w /proc/self/autogroup ] || echo -20 > /proc/self/autogroup
 exec \"$@\"";
     let status = Command::new("setsid")
@@ -167,9 +175,22 @@ exec \"$@\"";
     Ok(())
 }
 
-/// Whether containers get control groups.
-fn has_cgroups() -> bool {
-    std::env::var_os("GANTRY_BENCH_CGROUPS").is_none()
+/// Which control groups containers get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cgroups {
+    V2,
+    /// Root may not raise limits here either.
+    V1,
+    /// Likewise.
+    None,
+}
+
+fn cgroups() -> Cgroups {
+    match std::env::var("GANTRY_BENCH_CGROUPS").as_deref() {
+        Ok("v1") => Cgroups::V1,
+        Ok("none") => Cgroups::None,
+        _ => Cgroups::V2,
+    }
 }
 
 /// Machine, kernel and load, to stand beside every figure.
@@ -178,10 +199,10 @@ fn machine() -> Result<String> {
     let kernel = tool::text("uname", ["-srm"])?;
     let load = std::fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
-    let cgroups = if has_cgroups() {
-        "cgroup2 alone"
-    } else {
-        "no control groups"
+    let cgroups = match cgroups() {
+        Cgroups::V2 => "version 2 of control groups",
+        Cgroups::V1 => "version 1 of control groups",
+        Cgroups::None => "no control groups",
     };
     Ok(format!(
         "machine: {cpus} CPUs, {kernel}, ext4 on a loop device, {cgroups}; load before {load}"

@@ -14,8 +14,11 @@ use serde_json::json;
 use super::compare::{Contender, Pace, Report, Sample, compare, median};
 use super::pull::{podman_command, version, wipe, wipe_podman};
 use super::push::{serve, skopeo_push};
-use super::{Bed, has_cgroups, image_set};
+use super::{Bed, Cgroups, cgroups, image_set};
 use crate::demo::{first_line, tree_bytes};
+
+/// For podman, whose own would have to be raised.
+const LOW_LIMITS: [&str; 2] = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
 
 pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
     wipe(bed, "share")?;
@@ -63,15 +66,14 @@ fn run_command(bed: &Bed, image: &str) -> Command {
 
 /// The runtime that `gantry run` is given: crun, told to leave control groups alone where it must.
 fn runtime(bed: &Bed) -> PathBuf {
-    if has_cgroups() {
-        "crun".into()
-    } else {
-        bed.path("crun-without-cgroups")
+    match cgroups() {
+        Cgroups::V1 | Cgroups::V2 => "crun".into(),
+        Cgroups::None => bed.path("crun-without-cgroups"),
     }
 }
 
 fn write_runtime(bed: &Bed) -> Result<()> {
-    if !has_cgroups() {
+    if cgroups() == Cgroups::None {
         fs::write(
             runtime(bed),
             "#!/bin/sh\nexec crun --cgroup-manager=disabled \"$@\"\n",
@@ -131,7 +133,11 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
     let image = tool::run(podman_command(bed).args(["pull", "-q", &fixtures::reference("tiny")?]))?;
     let image = String::from_utf8(image.stdout)?.trim().to_owned();
     let bundle = bed.path("bundle");
-    write_bundle(&bundle, &bed.path("share/images/set/tiny/latest/rootfs"))?;
+    write_bundle(
+        bed,
+        &bundle,
+        &bed.path("share/images/set/tiny/latest/rootfs"),
+    )?;
     let contender = |name, version, command: Box<dyn Fn() -> Command>| Contender {
         name,
         version,
@@ -153,14 +159,13 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
         pace: Pace::Detached,
     };
     let crun = contender(
-        "crun run, same root",
+        "crun run, same bundle",
         version("crun")?,
         Box::new(move || {
             let mut command = Command::new("crun");
-            let manager = if has_cgroups() {
-                "--cgroup-manager=cgroupfs"
-            } else {
-                "--cgroup-manager=disabled"
+            let manager = match cgroups() {
+                Cgroups::V1 | Cgroups::V2 => "--cgroup-manager=cgroupfs",
+                Cgroups::None => "--cgroup-manager=disabled",
             };
             command
                 .args([manager, "run", "-b"])
@@ -181,14 +186,10 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
             command
                 .args(&podman_base)
                 .args(["run", "--rm", "--network", "none"])
-                .args(if has_cgroups() {
-                    &[][..]
-                } else {
-                    &[
-                        "--cgroups=disabled",
-                        "--ulimit=nofile=1024:1024",
-                        "--ulimit=nproc=1024:1024",
-                    ]
+                .args(match cgroups() {
+                    Cgroups::V2 => &[][..],
+                    Cgroups::V1 => &LOW_LIMITS,
+                    Cgroups::None => &["--cgroups=disabled", LOW_LIMITS[0], LOW_LIMITS[1]],
                 })
                 .args([&image, "true"]);
             command
@@ -204,17 +205,27 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
     )
 }
 
-/// crun's own default document, running `true` in a read-only root.
-fn write_bundle(bundle: &Path, rootfs: &Path) -> Result<()> {
+/// The document that `gantry run` gives its runtime, but for the files that are made for the container, over a copy of
+/// the tree of hard links (the runtime makes the mount points that it lacks).
+fn write_bundle(bed: &Bed, bundle: &Path, rootfs: &Path) -> Result<()> {
     fs::create_dir_all(bundle)?;
-    fs::remove_file(bundle.join("config.json")).ok();
-    tool::run(Command::new("crun").arg("spec").current_dir(bundle))?;
-    let path = bundle.join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    config["process"]["terminal"] = json!(false);
-    config["process"]["args"] = json!(["/bin/true"]);
-    config["root"] = json!({"path": rootfs, "readonly": true});
-    Ok(fs::write(path, serde_json::to_vec(&config)?)?)
+    let mut command = Command::new(&bed.gantry);
+    command
+        .arg("--root")
+        .arg(bed.path("second-host/store"))
+        .args(["generate", "--oci-version", "1.0.2", "--share"])
+        .arg(bed.path("share"))
+        .args(["--image", "set/tiny:latest", "--", "true"]);
+    let mut config: serde_json::Value = serde_json::from_slice(&tool::run(&mut command)?.stdout)?;
+    config["root"]["path"] = json!("rootfs");
+    let copy = bundle.join("rootfs");
+    if !copy.exists() {
+        tool::run(Command::new("cp").arg("-al").arg(rootfs).arg(copy))?;
+    }
+    Ok(fs::write(
+        bundle.join("config.json"),
+        serde_json::to_vec(&config)?,
+    )?)
 }
 
 /// Pages of the shared files in memory after the first of ten containers and after the last.
