@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `run` has a monitor that mounts, makes small files and keeps volumes; whoever is handed a
-//! document has none. So what refers to these is put differently ([`alone`]): names are the
+//! document has none. So what refers to these is put differently (`alone`): names are the
 //! runtime's business, and volumes are memory.
 //!
 //! Pure: same input, same bytes. There is no clock and no random number; the host is a value.

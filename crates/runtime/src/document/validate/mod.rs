@@ -6,7 +6,7 @@
 //!                                      └── rules: what one part demands of another ┘
 //! ```
 //!
-//! Both halves are tables: of shapes ([`schema`]) and of functions ([`RULES`]). A part that has the
+//! Both halves are tables: of shapes (`schema`) and of functions (`RULES`). A part that has the
 //! wrong shape is reported by the schema and passed over by the rules, so one mistake is told once.
 //!
 //! An *error* is what the specification forbids or what no kernel can do; a *warning* is what it
