@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use gantry_testkit::{fixtures, tool};
@@ -16,6 +16,10 @@ use super::pull::{podman_command, version, wipe, wipe_podman};
 use super::push::{serve, skopeo_push};
 use super::{Bed, Cgroups, cgroups, image_set};
 use crate::demo::{first_line, tree_bytes};
+
+/// Between two starts. Moving a process between control groups waits for a grace period of the kernel's, about ten
+/// milliseconds, unless somebody else has just waited: whoever comes second would start for less.
+const APART: Duration = Duration::from_millis(100);
 
 /// For podman, whose own would have to be raised.
 const LOW_LIMITS: [&str; 2] = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
@@ -121,7 +125,7 @@ fn first_lines(bed: &Bed, report: &mut Report, address: &str) -> Result<()> {
     )
 }
 
-fn wall(time: std::time::Duration) -> Sample {
+fn wall(time: Duration) -> Sample {
     Sample {
         wall_ms: time.as_secs_f64() * 1e3,
         ..Sample::default()
@@ -141,7 +145,10 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
     let contender = |name, version, command: Box<dyn Fn() -> Command>| Contender {
         name,
         version,
-        prepare: Box::new(|| Ok(())),
+        prepare: Box::new(|| {
+            std::thread::sleep(APART);
+            Ok(())
+        }),
         commands: Box::new(move || vec![command()]),
         daemons: Vec::new(),
         pace: Pace::Detached,
@@ -149,7 +156,10 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
     let ours = Contender {
         name: "gantry run --rm",
         version: env!("CARGO_PKG_VERSION").into(),
-        prepare: Box::new(|| Ok(())),
+        prepare: Box::new(|| {
+            std::thread::sleep(APART);
+            Ok(())
+        }),
         commands: Box::new(|| {
             let mut command = run_command(bed, "tiny");
             command.arg("true");
