@@ -113,11 +113,8 @@ pub fn atomic_write(
 ) -> Result<()> {
     let dir = dir.as_fd();
     write_new_file(dir, temporary, mode, bytes)?;
-    rename(dir, temporary, dir, name)
-        .and_then(|()| sync_dir(dir))
-        .inspect_err(|_| {
-            unlink(dir, temporary).ok();
-        })
+    rename_or_remove(dir, temporary, name)?;
+    sync_dir(dir)
 }
 
 /// Writes the file `name` in one step as [`atomic_write`] does, for contents that mean nothing once
@@ -137,6 +134,11 @@ pub fn atomic_write_volatile(
 ) -> Result<()> {
     let dir = dir.as_fd();
     create_file(dir, temporary, mode, bytes)?;
+    rename_or_remove(dir, temporary, name)
+}
+
+/// Gives a file its name; one that cannot get it is removed.
+fn rename_or_remove(dir: BorrowedFd<'_>, temporary: &[u8], name: &[u8]) -> Result<()> {
     rename(dir, temporary, dir, name).inspect_err(|_| {
         unlink(dir, temporary).ok();
     })
@@ -189,11 +191,8 @@ pub fn replace_symlink(dir: impl AsFd, name: &[u8], temporary: &[u8], target: &[
     rustix::fs::symlinkat(target, dir, temporary).call("symlinkat", || {
         format!("{}, {}", describe_name(target), one_name(dir, temporary))
     })?;
-    rename(dir, temporary, dir, name)
-        .and_then(|()| sync_dir(dir))
-        .inspect_err(|_| {
-            unlink(dir, temporary).ok();
-        })
+    rename_or_remove(dir, temporary, name)?;
+    sync_dir(dir)
 }
 
 /// Waits until the directory's entries are on stable storage.
