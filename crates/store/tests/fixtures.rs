@@ -14,7 +14,7 @@ use gantry_store::{
 };
 use gantry_testkit::scratch::scratch;
 use gantry_testkit::skip::is_root;
-use gantry_testkit::tree::{self, Ignore, Snapshot};
+use gantry_testkit::tree::{self, Ignore};
 use gantry_testkit::{fixtures, tool};
 use std::fs;
 use std::path::Path;
@@ -61,21 +61,6 @@ fn import_layout(store: &Store, layout: &Path) -> ImageRecord {
         .unwrap()
 }
 
-fn assert_no_differences(ours: &Snapshot, theirs: &Snapshot, ignore: &Ignore) {
-    let differences = tree::compare(ours, theirs, ignore);
-    let shown: Vec<String> = differences
-        .iter()
-        .take(20)
-        .map(ToString::to_string)
-        .collect();
-    assert!(
-        differences.is_empty(),
-        "{} differences:\n{}",
-        differences.len(),
-        shown.join("\n")
-    );
-}
-
 #[test]
 fn privileged_real_images_unpack_as_umoci_does_and_mount_as_they_unpack() {
     if !is_root() {
@@ -112,7 +97,7 @@ fn privileged_real_images_unpack_as_umoci_does_and_mount_as_they_unpack() {
             our_hard_links: true,
             ..Ignore::default()
         };
-        assert_no_differences(&ours, &theirs, &ignore);
+        tree::assert_same_snapshots("unpacked trees", &ours, &theirs, &ignore);
         assert_sound(&store);
 
         let features = gantry_sys::probe::KernelFeatures::probe();
@@ -129,6 +114,6 @@ fn privileged_real_images_unpack_as_umoci_does_and_mount_as_they_unpack() {
         })
         .join()
         .unwrap();
-        assert_no_differences(&mounted, &theirs, &ignore);
+        tree::assert_same_snapshots("mount and tree", &mounted, &theirs, &ignore);
     }
 }

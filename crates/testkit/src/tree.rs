@@ -273,7 +273,16 @@ fn differing_fields(ours: &Entry, theirs: &Entry, ignore: &Ignore) -> Vec<String
 /// If they differ, or cannot be read.
 pub fn assert_same(ours: &Path, theirs: &Path, ignore: &Ignore) {
     let read = |path: &Path| snapshot(path).unwrap_or_else(|error| panic!("{error:#}"));
-    let differences = compare(&read(ours), &read(theirs), ignore);
+    let what = format!("{} and {}", ours.display(), theirs.display());
+    assert_same_snapshots(&what, &read(ours), &read(theirs), ignore);
+}
+
+/// Fails the test with the first differences if the two snapshots are not equal; `what` names them.
+///
+/// # Panics
+/// If they differ.
+pub fn assert_same_snapshots(what: &str, ours: &Snapshot, theirs: &Snapshot, ignore: &Ignore) {
+    let differences = compare(ours, theirs, ignore);
     let shown: Vec<_> = differences
         .iter()
         .take(40)
@@ -281,9 +290,7 @@ pub fn assert_same(ours: &Path, theirs: &Path, ignore: &Ignore) {
         .collect();
     assert!(
         differences.is_empty(),
-        "{} and {} differ in {} places:\n{}",
-        ours.display(),
-        theirs.display(),
+        "{what} differ in {} places:\n{}",
         differences.len(),
         shown.join("\n")
     );
