@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use gantry_runtime::container::{ExitRecord, Home, ProcessRecord, unix_seconds};
@@ -72,7 +72,7 @@ impl<'a> Job<'a> {
             self.remove_dir();
             return;
         };
-        self.forget_runtime(work);
+        self.forget_ended(work);
         let home = self.home(work);
         if work.remove {
             home.remove(work.name_link.as_deref()).ok();
@@ -83,7 +83,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes everything back of a program that never ran.
+    /// Takes everything back where the program never ran, or where nobody can say that it has ended.
     pub(crate) fn fail(&self) {
         let Work::Container(work) = &self.plan.work else {
             self.remove_dir();
@@ -97,7 +97,7 @@ impl<'a> Job<'a> {
     pub(crate) fn clean_up_after_another(&self) {
         match &self.plan.work {
             Work::Container(work) if stage::enter(&self.plan.hidden_mounts).is_ok() => {
-                self.forget_runtime(work);
+                self.forget_ended(work);
             }
             _ => {}
         }
@@ -108,20 +108,29 @@ impl<'a> Job<'a> {
         std::fs::remove_dir_all(&self.plan.dir).ok();
     }
 
-    /// Removes what the runtime keeps; goes on after failures. Mounts end with this process.
-    fn forget_runtime(&self, work: &ContainerWork) {
-        let runtime_dir = self.plan.dir.join("oci");
+    /// Removes what the runtime keeps of a program that has ended, without executing it where its control
+    /// group can be removed.
+    fn forget_ended(&self, work: &ContainerWork) {
         let group = work.control_group.as_deref();
         let light = group.is_some_and(remove_control_group)
-            && std::fs::remove_dir_all(&runtime_dir).is_ok();
-        if light {
-            return;
+            && std::fs::remove_dir_all(self.runtime_dir()).is_ok();
+        if !light {
+            self.forget_runtime(work);
         }
-        if runtime_dir.exists() {
+    }
+
+    /// Lets the runtime remove what it keeps, killing what runs; goes on after failures. Mounts end with
+    /// this process.
+    fn forget_runtime(&self, work: &ContainerWork) {
+        if self.runtime_dir().exists() {
             quiet(&work.delete).status().ok();
         }
         // A runtime that fails early may leave the group behind.
-        group.map(remove_control_group);
+        work.control_group.as_deref().map(remove_control_group);
+    }
+
+    fn runtime_dir(&self) -> PathBuf {
+        self.plan.dir.join("oci")
     }
 }
 

@@ -79,15 +79,13 @@ impl Failure {
 
 impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Self {
-        let (status, reason) = match &error {
-            PrepareError::NoProgram { .. } => (127, FailureReason::NotFound),
-            PrepareError::NotExecutable { .. } => (126, FailureReason::Invalid),
-            PrepareError::Identity(_) => (OURS, FailureReason::NotFound),
-            PrepareError::TooLarge { .. } | PrepareError::Reserved { .. } => {
-                (OURS, FailureReason::Unsafe)
-            }
+        let reason = match &error {
+            PrepareError::NoProgram { .. } | PrepareError::Identity(_) => FailureReason::NotFound,
+            PrepareError::NotExecutable { .. } => FailureReason::Invalid,
+            PrepareError::TooLarge { .. } | PrepareError::Reserved { .. } => FailureReason::Unsafe,
             _ => return Self::refused("prepare the container", &error),
         };
+        let status = error.status().unwrap_or(OURS);
         let mut message = error.to_string();
         if let Some(cause) = std::error::Error::source(&error) {
             message.push_str(&format!(": {cause}"));
@@ -98,7 +96,7 @@ impl From<PrepareError> for Failure {
 
 fn main() -> ExitCode {
     match prologue() {
-        Ok((control, Task::Begin(begin))) => supervise(control, *begin),
+        Ok((control, Task::Begin(plan, begin))) => supervise(&control, &plan, begin),
         Ok((_, Task::CleanUp(plan))) => {
             Job::new(&plan).clean_up_after_another();
             ExitCode::SUCCESS
@@ -110,13 +108,12 @@ fn main() -> ExitCode {
 
 /// What the first message asks.
 enum Task {
-    Begin(Box<Begin>),
+    Begin(Box<MonitorPlan>, Begin),
     CleanUp(Box<MonitorPlan>),
 }
 
 /// What arrives with the first message.
 struct Begin {
-    plan: MonitorPlan,
     signals: SignalFd,
     /// Held until this process ends.
     _lock: OwnedFd,
@@ -149,14 +146,13 @@ fn prologue() -> Result<(OwnedFd, Task), SysError> {
     let [lock, stdin, stdout, stderr]: [OwnedFd; 4] = fds.try_into().map_err(|_| malformed())?;
     let plan = read_plan(&plan).map_err(|_| malformed())?;
     let begin = Begin {
-        plan,
         signals,
         _lock: lock,
         stdin,
         stdout,
         stderr,
     };
-    Ok((control, Task::Begin(Box::new(begin))))
+    Ok((control, Task::Begin(Box::new(plan), begin)))
 }
 
 fn read_plan(path: &Path) -> std::io::Result<MonitorPlan> {
@@ -168,16 +164,15 @@ fn read_plan(path: &Path) -> std::io::Result<MonitorPlan> {
     decode(&bytes).map_err(std::io::Error::other)
 }
 
-fn supervise(control: OwnedFd, begin: Begin) -> ExitCode {
-    let plan = begin.plan.clone();
-    let mut job = Job::new(&plan);
+fn supervise(control: &OwnedFd, plan: &MonitorPlan, begin: Begin) -> ExitCode {
+    let mut job = Job::new(plan);
     let report = |report: &Report| {
         if let Ok(message) = encode(report) {
             // Nobody listens any more: the exit record remains.
-            socket::send(&control, &message, &[]).ok();
+            socket::send(control, &message, &[]).ok();
         }
     };
-    match run(&control, begin, &mut job, &report) {
+    match run(control, plan, begin, &mut job, &report) {
         Ok(exit) => {
             report(&Report::Exited(exit));
             ExitCode::SUCCESS
@@ -193,11 +188,11 @@ fn supervise(control: OwnedFd, begin: Begin) -> ExitCode {
 /// Prepares, starts, watches; answers how the program ended once everything is cleaned up.
 fn run(
     control: &OwnedFd,
+    plan: &MonitorPlan,
     begin: Begin,
     job: &mut Job<'_>,
     report: &dyn Fn(&Report),
 ) -> Result<Exit, Failure> {
-    let plan = &begin.plan;
     job.prepare()?;
     let (started, sides) = start::start(plan, begin.stdin, begin.stdout, begin.stderr)?;
     job.record_start(started.pid)?;

@@ -101,6 +101,12 @@ impl Containers {
         self.runroot.join(CONTAINERS).join("scaffold")
     }
 
+    /// The reservation of a name.
+    #[must_use]
+    pub fn name_link(&self, name: &ContainerName) -> PathBuf {
+        self.names().join(name.as_str())
+    }
+
     fn names(&self) -> PathBuf {
         self.runroot.join(CONTAINERS).join(NAMES)
     }
@@ -150,14 +156,14 @@ impl Containers {
     fn reserve(&self, name: &ContainerName, id: &str) -> Result<PathBuf> {
         let names = self.names();
         make_private_dirs(&names)?;
-        let link = names.join(name.as_str());
+        let link = self.name_link(name);
         // Reservations end with the boot; a container that is kept does not, nor does its name.
         for other in self.list()? {
             let same = other.record.id != id && other.record.name.as_ref() == Some(name);
             if same && !other.record.remove {
                 return Err(ContainerError::NameTaken {
                     name: name.to_string(),
-                    holder: other.record.id.chars().take(12).collect(),
+                    holder: other.record.short_id().to_owned(),
                 });
             }
         }
@@ -269,14 +275,14 @@ impl Containers {
     pub fn remove(&self, container: &Container) -> Result<()> {
         if container.status()?.is_alive() {
             return Err(ContainerError::Running {
-                id: container.record.id.chars().take(12).collect(),
+                id: container.record.short_id().to_owned(),
             });
         }
         let link = container
             .record
             .name
             .as_ref()
-            .map(|name| self.names().join(name.as_str()));
+            .map(|name| self.name_link(name));
         // The name may have been given away since a reboot emptied the reservations.
         let ours = link.filter(|link| {
             fs::read_link(link)

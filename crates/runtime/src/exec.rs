@@ -2,7 +2,7 @@
 //! One more program in a container that runs: never wider than the container itself.
 
 use gantry_oci::Kind;
-use oci_spec::runtime::{BoxBuilder, Capability, LinuxCapabilities, Process, Spec, User};
+use oci_spec::runtime::{BoxBuilder, Capability, LinuxCapabilities, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, UserRequest};
@@ -113,12 +113,7 @@ pub fn describe(
         process.set_capabilities(Some(capabilities_of(&sets, identity.uid)));
     }
     if let Some(identity) = identity {
-        let mut user = User::default();
-        user.set_uid(identity.uid)
-            .set_gid(identity.gid)
-            .set_umask(None)
-            .set_additional_gids(Some(identity.groups.clone()));
-        process.set_user(user);
+        process.set_user(identity.to_oci());
     }
     process
         .set_args(Some(options.args.clone()))

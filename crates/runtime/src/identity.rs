@@ -199,6 +199,19 @@ pub struct Identity {
     pub home: String,
 }
 
+impl Identity {
+    /// The same in the runtime document's words.
+    #[must_use]
+    pub fn to_oci(&self) -> oci_spec::runtime::User {
+        let mut user = oci_spec::runtime::User::default();
+        user.set_uid(self.uid)
+            .set_gid(self.gid)
+            .set_umask(None)
+            .set_additional_gids(Some(self.groups.clone()));
+        user
+    }
+}
+
 /// Why a user could not be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

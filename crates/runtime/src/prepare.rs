@@ -81,6 +81,16 @@ impl PrepareError {
             Self::Sys(error) => Kind::of_io(&error.source),
         }
     }
+
+    /// The exit status by which podman's users know it, if it is about the program.
+    #[must_use]
+    pub fn status(&self) -> Option<u8> {
+        match self {
+            Self::NoProgram { .. } => Some(127),
+            Self::NotExecutable { .. } => Some(126),
+            _ => None,
+        }
+    }
 }
 
 /// Refuses a root in which a place of the kernel's file systems is anything but a directory or absent.

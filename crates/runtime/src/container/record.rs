@@ -34,6 +34,14 @@ pub struct ContainerRecord {
     pub stop_timeout_s: u64,
 }
 
+impl ContainerRecord {
+    /// The first twelve digits of the id, for people.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        self.id.get(..12).unwrap_or(&self.id)
+    }
+}
+
 /// A process, so that another one of the same number is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

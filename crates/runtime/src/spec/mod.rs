@@ -462,12 +462,7 @@ impl Draft {
     pub fn finish(mut self, facts: &RootfsFacts) -> Spec {
         let identity = &facts.identity;
         if let Some(process) = self.spec.process_mut() {
-            let mut user = User::default();
-            user.set_uid(identity.uid)
-                .set_gid(identity.gid)
-                .set_umask(None)
-                .set_additional_gids(Some(identity.groups.clone()));
-            process.set_user(user);
+            process.set_user(identity.to_oci());
             if self.wants_home
                 && let Some(env) = process.env_mut()
             {
