@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod context;
 mod exit;
+mod input;
 mod lookup;
 mod network;
 mod output;

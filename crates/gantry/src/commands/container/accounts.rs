@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The users and groups of a root file system or an image, without mounting anything.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use gantry_layer::erofs;
@@ -16,6 +14,7 @@ use gantry_sys::rootfs::RootfsLower;
 
 use super::find::FoundImage;
 use crate::exit::Failure;
+use crate::input::read_capped;
 
 /// Metadata of an image are read up to this size.
 const IMAGE_MAX_BYTES: u64 = 1 << 30;
@@ -74,19 +73,4 @@ fn read_account(tree: &Tree, objects: &[PathBuf], name: &[u8]) -> Result<Vec<u8>
         }
         _ => Ok(Vec::new()),
     }
-}
-
-fn read_capped(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Failure> {
-    let read = || format!("read {}", path.display());
-    let file = File::open(path).map_err(|error| Failure::from(error).context(read()))?;
-    let mut bytes = Vec::new();
-    let count = file
-        .take(max_bytes + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::from(error).context(read()))?;
-    if count as u64 > max_bytes {
-        let sentence = format!("{}: larger than {max_bytes} bytes", read());
-        return Err(Failure::message(Kind::Unsafe, sentence));
-    }
-    Ok(bytes)
 }

@@ -160,11 +160,7 @@ impl Exec {
         let mut alone = Spec::default();
         alone.set_process(Some(process.clone())).set_mounts(None);
         prepare::find_program(&root, &alone).map_err(|error| {
-            let status = match error {
-                prepare::PrepareError::NoProgram { .. } => 127,
-                prepare::PrepareError::NotExecutable { .. } => 126,
-                _ => OURS,
-            };
+            let status = error.status().unwrap_or(OURS);
             Failure::new(error.kind(), error).status(status)
         })?;
         Ok(process)
@@ -174,7 +170,7 @@ impl Exec {
 /// The root as the container's program sees it.
 fn root_of(container: &Container) -> Result<RootDir, Failure> {
     let not_running = || {
-        let id = container.record.id.get(..12).unwrap_or_default();
+        let id = container.record.short_id();
         Failure::message(
             Kind::Busy,
             format!("execute a program in container {id}: it does not run"),

@@ -53,8 +53,11 @@ pub struct Launch {
     pub plan: MonitorPlan,
     /// Where each part of the runtime document came from.
     pub explanations: Vec<Explanation>,
+    /// What had to be left out or lowered.
+    pub notes: Vec<String>,
     record: ContainerRecord,
     containers: Containers,
+    on_disk: bool,
 }
 
 /// Decides everything; touches nothing.
@@ -93,6 +96,7 @@ pub fn plan(
         }
     })?;
     let draft = generated.draft;
+    let notes = draft.notes.clone();
     let upper = draft.writable.then(|| RootfsUpper {
         upper: data_dir.join("upper"),
         work: data_dir.join("work"),
@@ -119,7 +123,7 @@ pub fn plan(
     let keeps_log = launch.detached || !launch.remove;
     let work = ContainerWork {
         data_dir: on_disk.then(|| data_dir.clone()),
-        name_link: None,
+        name_link: launch.name.as_ref().map(|name| containers.name_link(name)),
         remove: launch.remove,
         rootfs,
         rootfs_dir: containers.rootfs_dir(),
@@ -143,54 +147,34 @@ pub fn plan(
             file_max_bytes: LOG_FILE_MAX_BYTES,
             older_files: LOG_OLDER_FILES,
         }),
-        work: Work::Exec,
+        work: Work::Container(Box::new(work)),
     };
-    for note in &work.draft.notes {
+    for note in &notes {
         tracing::info!("{note}");
     }
     Ok(Launch {
-        plan: MonitorPlan {
-            work: Work::Container(Box::new(work)),
-            ..plan
-        },
+        plan,
         explanations: generated.explanations,
+        notes,
         record,
         containers,
+        on_disk,
     })
 }
 
 impl Launch {
-    /// What had to be left out or lowered.
-    #[must_use]
-    pub fn notes(&self) -> &[String] {
-        match &self.plan.work {
-            Work::Container(work) => &work.draft.notes,
-            Work::Exec => &[],
-        }
-    }
-
     /// Makes the container and tells a monitor to begin.
     ///
     /// # Errors
     /// A name that is taken, the kernel's refusal; nothing is left behind then.
-    pub fn begin(mut self, found: &FoundImage, detached: bool) -> Result<Launched, Failure> {
+    pub fn begin(self, found: &FoundImage, detached: bool) -> Result<Launched, Failure> {
         let program = monitor::find()?;
-        let Work::Container(work) = &mut self.plan.work else {
-            return Err(Failure::message(
-                Kind::Internal,
-                "a container's plan makes none",
-            ));
-        };
-        let new = self
-            .containers
-            .create(&self.record, work.data_dir.is_some())?;
-        work.name_link.clone_from(&new.name_link);
-        let id = self.plan.id.clone();
+        let new = self.containers.create(&self.record, self.on_disk)?;
         let begun = monitor::begin(&program, &self.plan, &new.lock, detached, |monitor| {
             if found.shared {
                 return Ok(());
             }
-            lease(found, monitor, &id)
+            lease(found, monitor, &self.record)
         });
         if begun.is_err() {
             // The first failure is the one to tell.
@@ -201,7 +185,7 @@ impl Launch {
 }
 
 /// Keeps the image from being collected as long as the monitor lives.
-fn lease(found: &FoundImage, monitor: &Child, id: &str) -> Result<(), Failure> {
+fn lease(found: &FoundImage, monitor: &Child, record: &ContainerRecord) -> Result<(), Failure> {
     let store = match Store::open(found.store.path()) {
         // On a read-only file system nobody collects either.
         Err(error) if error.kind() == Kind::Unsupported => return Ok(()),
@@ -211,7 +195,7 @@ fn lease(found: &FoundImage, monitor: &Child, id: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let owner = Owner {
-        label: format!("container {}", id.get(..12).unwrap_or(id)),
+        label: format!("container {}", record.short_id()),
         pid: monitor.id(),
     };
     store.lease(&found.record.digest, owner, None)?;
@@ -232,6 +216,10 @@ fn search_path() -> Vec<PathBuf> {
     dirs
 }
 
+/// 64 hexadecimal digits that nobody else has.
+///
+/// # Errors
+/// The kernel's refusal.
 pub fn random_id() -> Result<String, Failure> {
     use std::fmt::Write as _;
     let mut bytes = [0_u8; 32];

@@ -15,6 +15,7 @@ use gantry_runtime::options::{
 };
 
 use crate::exit::Failure;
+use crate::input::read_capped;
 
 /// Files that options name are read up to this size.
 const OPTION_FILE_MAX_BYTES: u64 = 4 << 20;
@@ -187,12 +188,9 @@ impl ContainerArgs {
 }
 
 fn read_file(path: &Path) -> Result<String, Failure> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(OPTION_FILE_MAX_BYTES).read_to_string(&mut text))
-        .map_err(|error| Failure::from(error).context(format!("read {}", path.display())))?;
-    Ok(text)
+    String::from_utf8(read_capped(path, OPTION_FILE_MAX_BYTES)?).map_err(|error| {
+        Failure::new(Kind::InvalidInput, error).context(format!("read {}", path.display()))
+    })
 }
 
 /// A word, or a JSON list of words; nothing clears the image's entry point.

@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use gantry_runtime::container::{Containers, Status};
+use gantry_runtime::container::{Container, Containers, Status};
 
 use super::monitor;
 use super::stop::{self, SIGKILL};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output;
+
+/// How long a container that was killed has for its monitor to clean up.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// Remove containers that have ended.
 #[derive(Debug, clap::Args)]
@@ -43,22 +46,27 @@ impl Rm {
             if runs && self.all && !self.force {
                 continue;
             }
-            let removed = if runs && self.force {
-                stop::signal(&container, SIGKILL)
-                    .and_then(|()| stop::wait(&container, Some(Duration::from_secs(10))))
-            } else {
-                Ok(true)
-            }
-            .and_then(|_| match container.status()? {
-                Status::Lost => monitor::clean_up(&container),
-                _ => Ok(()),
-            })
-            .and_then(|()| match containers.remove(&container) {
-                Err(error) => Err(Failure::from(error).hint("--force kills it first")),
-                Ok(()) => output::line(&container.record.id),
-            });
-            failures.extend(removed.err());
+            failures.extend(self.remove(&containers, &container, runs).err());
         }
         stop::first_of(failures)
+    }
+
+    fn remove(
+        &self,
+        containers: &Containers,
+        container: &Container,
+        runs: bool,
+    ) -> Result<(), Failure> {
+        if runs && self.force {
+            stop::signal(container, SIGKILL)?;
+            stop::wait(container, Some(END_WITHIN))?;
+        }
+        if container.status()? == Status::Lost {
+            monitor::clean_up(container)?;
+        }
+        containers
+            .remove(container)
+            .map_err(|error| Failure::from(error).hint("--force kills it first"))?;
+        output::line(&container.record.id)
     }
 }

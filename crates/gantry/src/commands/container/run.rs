@@ -138,7 +138,7 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         if self.explain {
-            explain(&launch.explanations, launch.notes())?;
+            explain(&launch.explanations, &launch.notes)?;
             return Ok(ExitCode::SUCCESS);
         }
         // From here on no signal may come between what is made and what removes it.

@@ -109,7 +109,7 @@ pub fn first_of(failures: Vec<Failure>) -> Outcome {
 /// # Errors
 /// The container does not run, or the kernel refuses.
 pub fn signal(container: &Container, signal: u8) -> Result<(), Failure> {
-    let id = container.record.id.get(..12).unwrap_or_default();
+    let id = container.record.short_id();
     let context = || format!("send signal {signal} to container {id}");
     let not_running = || Failure::message(Kind::Busy, format!("{}: it does not run", context()));
     let Some(process) = container.status()?.process() else {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use gantry_image::ImageSource;
 use gantry_image::convert::{ManifestFormat, Wishes};
 use gantry_oci::media_type::LayerCompression;
 use gantry_transport::ImageName;
 use gantry_transport::copy::{self, CopyOptions, MultiArch};
 
-use super::endpoint::{DestinationArgs, FacesArgs, PlatformArgs, SourceArgs};
+use super::endpoint::{DestinationArgs, FacesArgs, PlatformArgs, Side, SourceArgs};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{network, output, progress};
@@ -52,15 +53,9 @@ pub struct Copy {
     /// How often to try again what failed temporarily
     #[arg(long, value_name = "N", default_value_t = 3)]
     retry_times: u32,
-    /// Write the digest at the destination to this file
-    #[arg(long, value_name = "FILE")]
-    digestfile: Option<PathBuf>,
-    /// Print what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Show no progress
-    #[arg(long, short)]
-    quiet: bool,
+    /// What it tells.
+    #[command(flatten)]
+    telling: TellingArgs,
     /// What a store makes of it.
     #[command(flatten)]
     faces: FacesArgs,
@@ -130,19 +125,48 @@ impl Copy {
         for side in [&mut from, &mut to] {
             side.options.retry.attempts = self.retry_times;
         }
+        let source = from.source(source, context)?;
+        self.telling
+            .carry_out(context, &*source, (&to, destination, self.faces), &options)
+    }
+}
+
+/// What a copy tells, and whether it happens at all.
+#[derive(Debug, clap::Args)]
+pub struct TellingArgs {
+    /// Write the digest at the destination to this file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl TellingArgs {
+    /// Copies, or prints the plan.
+    ///
+    /// # Errors
+    /// As the engine and the two sides say; the digest cannot be written.
+    pub fn carry_out(
+        &self,
+        context: &Context,
+        source: &dyn ImageSource,
+        (side, destination, faces): (&Side, ImageName, FacesArgs),
+        options: &CopyOptions,
+    ) -> Outcome {
         let sink = progress::sink(context.progress, self.quiet);
         let digest = network::run(async {
-            let source = from.source(source, context)?;
             if self.dry_run {
-                let destination = to.planned(destination, context)?;
-                let plan = copy::plan(&*source, &*destination, &options, None).await?;
+                let destination = side.planned(destination, context)?;
+                let plan = copy::plan(source, &*destination, options, None).await?;
                 output::lines(&plan.to_string())?;
                 return Ok(None);
             }
-            let destination = to
-                .destination(destination, context, self.faces.into())
-                .await?;
-            let report = copy::run(&*source, &*destination, &options, None, sink).await?;
+            let destination = side.destination(destination, context, faces.into()).await?;
+            let report = copy::run(source, &*destination, options, None, sink).await?;
             Ok::<_, Failure>(Some(report.digest))
         })?;
         if let (Some(digest), Some(path)) = (digest, &self.digestfile) {

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gantry push`.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
 use gantry_oci::{Kind, Reference};
 use gantry_store::endpoint::StoreSource;
 use gantry_store::{ImageName as StoreName, Pointer, Store};
-use gantry_transport::copy::{self, CopyOptions, MultiArch};
+use gantry_transport::copy::{CopyOptions, MultiArch};
 use gantry_transport::{ImageName, ParseNameError};
 
-use super::copy::{Compression, Format, wishes};
-use super::endpoint::PlainArgs;
+use super::copy::{Compression, Format, TellingArgs, wishes};
+use super::endpoint::{FacesArgs, PlainArgs};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::{lookup, network, output, progress};
+use crate::lookup;
 
 /// Push an image of the local store to a registry.
 ///
@@ -38,15 +35,9 @@ pub struct Push {
     /// How often to try again what failed temporarily
     #[arg(long, value_name = "N", default_value_t = 3)]
     retry: u32,
-    /// Write the digest at the destination to this file
-    #[arg(long, value_name = "FILE")]
-    digestfile: Option<PathBuf>,
-    /// Print what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Show no progress
-    #[arg(long, short)]
-    quiet: bool,
+    /// What it tells.
+    #[command(flatten)]
+    telling: TellingArgs,
     /// How the registry is reached.
     #[command(flatten)]
     side: PlainArgs,
@@ -74,26 +65,8 @@ impl Push {
         };
         let source = StoreSource::new(store, format!("store:{}", self.image), record.digest)
             .pulled_as(found.name.as_ref());
-        let sink = progress::sink(context.progress, self.quiet);
-        let digest = network::run(async {
-            if self.dry_run {
-                let destination = side.planned(destination, context)?;
-                let plan = copy::plan(&source, &*destination, &options, None).await?;
-                output::lines(&plan.to_string())?;
-                return Ok(None);
-            }
-            let destination = side
-                .destination(destination, context, Default::default())
-                .await?;
-            let report = copy::run(&source, &*destination, &options, None, sink).await?;
-            Ok::<_, Failure>(Some(report.digest))
-        })?;
-        if let (Some(digest), Some(path)) = (digest, &self.digestfile) {
-            std::fs::write(path, digest.to_string()).map_err(|error| {
-                Failure::from(error).context(format!("write {}", path.display()))
-            })?;
-        }
-        Ok(ExitCode::SUCCESS)
+        let to = (&side, destination, FacesArgs::default());
+        self.telling.carry_out(context, &source, to, &options)
     }
 }
 
