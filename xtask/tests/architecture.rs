@@ -33,6 +33,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "the store never talks to a network",
     ),
     ("gantry-oci", ASYNC_RUNTIMES, "documents are pure"),
+    ("gantry-trust", ASYNC_RUNTIMES, "a verdict is computed"),
     ("gantry-sys", ASYNC_RUNTIMES, "kernel calls are synchronous"),
     ("gantry-layer", ASYNC_RUNTIMES, "layers are a pure core"),
     (

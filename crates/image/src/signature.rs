@@ -9,8 +9,9 @@ use bytes::Bytes;
 /// One signature of one manifest, unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureBlob {
-    /// What kind of signature the bytes are, in the transport's words.
+    /// The name of the format: `simple-signing` or `sigstore-json`.
     pub format: Box<str>,
-    /// The bytes, as they are stored.
+    /// The bytes, as a lookaside or a store keeps them: framed as
+    /// `gantry_trust::stored` says.
     pub bytes: Bytes,
 }

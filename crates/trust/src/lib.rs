@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Signatures and policy: from a verified manifest to an admitted image, or a
+//! refusal with its reason.
+//!
+//! ```text
+//!  SignatureBlob ──StoredSignature::parse──▶ StoredSignature        bytes, unread
+//!                                               │ a mechanism (OpenPGP, sigstore) and the keys of a requirement
+//!                                               ▼
+//!                                             Claim                 "this key says: that digest is that reference"
+//!                                               │ the requirement's identity rule, the manifest's digest
+//!                                               ▼
+//!                                             counts, or a Refusal
+//! ```
+//!
+//! The library reads no environment, no clock and no network: its callers
+//! pass in the policy's path, the time and the signatures that were found.
+
+#![forbid(unsafe_code)]
+
+pub mod claim;
+pub mod refusal;
+pub mod stored;
+
+pub use claim::Claim;
+pub use refusal::{Reason, Refusal};
+pub use stored::{SigstoreSignature, StoredSignature};
