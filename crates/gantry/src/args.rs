@@ -103,6 +103,9 @@ pub enum Command {
     #[command(subcommand)]
     Store(commands::store::StoreCommand),
     Tag(commands::image::tag::Tag),
+    Mount(commands::mounts::mount::Mount),
+    #[command(visible_alias = "umount")]
+    Unmount(commands::mounts::unmount::Unmount),
     Run(Box<commands::container::run::Run>),
     Exec(commands::container::exec::Exec),
     Ps(commands::container::ps::Ps),

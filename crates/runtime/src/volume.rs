@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 
 /// How deep a volume of an image may be.
 const DEPTH_MAX: usize = 256;
+/// The device number by which an overlay knows that a name was deleted.
+const WHITEOUT: u64 = 0;
 
 /// Fills the empty directory `to` with the tree at `target` of the rootfs, owner, mode, times and
 /// attributes included; does nothing if there is no such directory. Device nodes, pipes and sockets
@@ -26,17 +28,40 @@ const DEPTH_MAX: usize = 256;
 /// The kernel's refusal.
 pub fn fill(root: &RootDir, target: &str, to: &RootDir) -> Result<(), SysError> {
     match root.open_dir(target.as_bytes()) {
-        Ok(from) => copy_dir(&from, to, 0),
+        Ok(from) => copy_dir(&from, to, Copied::Volume, 0),
         Err(error) if error.is(Errno::NOENT) || error.is(Errno::NOTDIR) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Copies what a container wrote so far, an overlay's upper directory, into the empty directory `to`,
+/// with everything that means something to the overlay. Contents are shared where the file system can.
+///
+/// What the container writes meanwhile may be in the copy, or not, or in part.
+///
+/// # Privileges
+/// Those that giving files away and making device nodes need.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn copy_upper(upper: &RootDir, to: &RootDir) -> Result<(), SysError> {
+    copy_dir(upper, to, Copied::Upper, 0)
+}
+
+/// What is being copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// A plain tree; what steers an overlay is not part of it.
+    Volume,
+    /// An overlay's upper directory, whiteouts included.
+    Upper,
 }
 
 fn failed(call: &'static str, name: &[u8], errno: Errno) -> SysError {
     SysError::new(call, String::from_utf8_lossy(name).into_owned(), errno)
 }
 
-fn copy_dir(from: &RootDir, to: &RootDir, depth: usize) -> Result<(), SysError> {
+fn copy_dir(from: &RootDir, to: &RootDir, what: Copied, depth: usize) -> Result<(), SysError> {
     if depth > DEPTH_MAX {
         return Err(failed("copy volume", b".", Errno::NAMETOOLONG));
     }
@@ -46,16 +71,30 @@ fn copy_dir(from: &RootDir, to: &RootDir, depth: usize) -> Result<(), SysError> 
             Some(FileType::Directory) => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU)
                     .map_err(|errno| failed("mkdirat", name, errno))?;
-                copy_dir(&enter(from, name)?, &enter(to, name)?, depth + 1)?;
+                copy_dir(&enter(from, name)?, &enter(to, name)?, what, depth + 1)?;
             }
-            Some(FileType::RegularFile) => copy_file(from, to, name)?,
+            Some(FileType::RegularFile) => copy_file(from, to, name, what)?,
             Some(FileType::Symlink) => copy_symlink(from, to, name)?,
+            Some(FileType::CharacterDevice) if what == Copied::Upper => {
+                copy_whiteout(from, to, name)?;
+            }
             _ => {}
         }
     }
     // After its entries, whose making changes the time.
     let stat = rustix::fs::fstat(from).map_err(|errno| failed("fstat", b".", errno))?;
-    copy_metadata(from, b".", to, &stat)
+    copy_metadata(from, b".", to, &stat, what)
+}
+
+/// Any other device node stays behind.
+fn copy_whiteout(from: &RootDir, to: &RootDir, name: &[u8]) -> Result<(), SysError> {
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| failed("fstatat", name, errno))?;
+    if stat.st_rdev != WHITEOUT {
+        return Ok(());
+    }
+    rustix::fs::mknodat(to, name, FileType::CharacterDevice, Mode::empty(), WHITEOUT)
+        .map_err(|errno| failed("mknodat", name, errno))
 }
 
 fn enter(dir: &RootDir, name: &[u8]) -> Result<RootDir, SysError> {
@@ -65,7 +104,7 @@ fn enter(dir: &RootDir, name: &[u8]) -> Result<RootDir, SysError> {
         .map_err(|errno| failed("openat", name, errno))
 }
 
-fn copy_file(from: &RootDir, to: &RootDir, name: &[u8]) -> Result<(), SysError> {
+fn copy_file(from: &RootDir, to: &RootDir, name: &[u8], what: Copied) -> Result<(), SysError> {
     let open = |dir: &RootDir, flags: OFlags| {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
@@ -75,7 +114,7 @@ fn copy_file(from: &RootDir, to: &RootDir, name: &[u8]) -> Result<(), SysError> 
     let copy = open(to, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
     copy_contents(&source, &copy)?;
     let stat = rustix::fs::fstat(&source).map_err(|errno| failed("fstat", name, errno))?;
-    copy_metadata(from, name, &copy, &stat)
+    copy_metadata(from, name, &copy, &stat, what)
 }
 
 fn copy_symlink(from: &RootDir, to: &RootDir, name: &[u8]) -> Result<(), SysError> {
@@ -92,15 +131,21 @@ fn copy_symlink(from: &RootDir, to: &RootDir, name: &[u8]) -> Result<(), SysErro
 }
 
 /// Owner first: giving a file away clears set-id bits and capabilities.
-fn copy_metadata(from: &RootDir, name: &[u8], to: impl AsFd, stat: &Stat) -> Result<(), SysError> {
+fn copy_metadata(
+    from: &RootDir,
+    name: &[u8],
+    to: impl AsFd,
+    stat: &Stat,
+    what: Copied,
+) -> Result<(), SysError> {
     let to = to.as_fd();
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(to, Some(uid), Some(gid)).map_err(|errno| failed("fchown", name, errno))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
         .map_err(|errno| failed("fchmod", name, errno))?;
     for (key, value) in xattr::list_at(from, name)? {
-        // What steers an overlay is not the volume's.
-        if !key.starts_with(b"trusted.overlay.") && !key.starts_with(b"user.overlay.") {
+        let steers = key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.");
+        if what == Copied::Upper || !steers {
             xattr::set(to, &key, &value)?;
         }
     }

@@ -73,6 +73,17 @@ impl Store {
         owner: Owner,
         expires: Option<SystemTime>,
     ) -> Result<Lease, StoreError> {
+        self.lease_as(&random_id()?, digest, owner, expires)
+    }
+
+    /// As [`lease`](Self::lease), under an id of the caller's that nobody else uses.
+    pub(crate) fn lease_as(
+        &self,
+        id: &str,
+        digest: &ManifestDigest,
+        owner: Owner,
+        expires: Option<SystemTime>,
+    ) -> Result<Lease, StoreError> {
         self.must_be_writable(|| format!("lease {digest}"))?;
         let action = || format!("lease {digest}");
         let proc = Proc::open().doing(action)?;
@@ -89,7 +100,6 @@ impl Store {
             boot_id: proc.boot_id().doing(action)?,
             expires_unix_s: expires.map(unix_seconds),
         };
-        let id = random_id()?;
         let leases = ensure_dir(&self.inner.root, layout::LEASES, layout::PRIVATE)?;
         let temporary = format!(".{id}");
         // A lease without a time of expiry ends with its boot: it need not survive a power cut.
@@ -107,13 +117,13 @@ impl Store {
         .doing(action)?;
         // Only now: whoever deletes looks at leases first and at the image after.
         if self.image(digest)?.is_none() {
-            self.release(&id)?;
+            self.release(id)?;
             return Err(StoreError::NotFound {
                 what: format!("image {digest}"),
             });
         }
         Ok(Lease {
-            id,
+            id: id.to_owned(),
             digest: *digest,
         })
     }

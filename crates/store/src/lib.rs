@@ -21,6 +21,7 @@
 //! | [`refs`], [`name`] | names and how they lead to images |
 //! | [`layers`] | layers as records; giving tars back |
 //! | [`mount`] | how an image becomes a root file system |
+//! | [`mounts`] | mounts that outlive the command that made them |
 //! | [`lease`] | what must not be deleted |
 //! | [`fsck`], [`usage`], [`remove`] | care |
 //! | [`endpoint`] | the store as a source and a destination of copies (async) |
@@ -34,6 +35,7 @@ pub mod layers;
 pub mod layout;
 pub mod lease;
 pub mod mount;
+pub mod mounts;
 pub mod name;
 pub mod open;
 pub mod record;
@@ -50,6 +52,7 @@ pub use ingest::{
 };
 pub use lease::{Lease, Owner};
 pub use mount::FaceChoice;
+pub use mounts::{MountRecord, MountRequest, Mounted, Mounts};
 pub use name::{ImageName, Pointer};
 pub use open::{CreateOptions, Store};
 pub use record::{Faces, ImageFacts, ImageRecord, RecordContent};

@@ -25,6 +25,7 @@
 pub mod error;
 pub mod lock;
 pub mod mount;
+pub mod mounted;
 pub mod probe;
 pub mod proc;
 pub mod publish;

@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod image;
+pub mod mounts;
 pub mod registry;
 pub mod store;
 pub mod system;
@@ -30,6 +31,8 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Rmi(verb) => verb.run(context),
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
+        Command::Mount(verb) => verb.run(context),
+        Command::Unmount(verb) => verb.run(context),
         Command::Run(verb) => verb.run(context),
         Command::Exec(verb) => verb.run(context),
         Command::Ps(verb) => verb.run(context),

@@ -4,10 +4,10 @@
 mod accounts;
 mod attach;
 pub mod exec;
-mod find;
+pub(crate) mod find;
 mod flags;
 pub mod generate;
-mod launch;
+pub(crate) mod launch;
 pub mod logs;
 mod monitor;
 mod options;

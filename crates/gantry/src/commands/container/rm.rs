@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use gantry_oci::Kind;
 use gantry_runtime::container::{Container, Containers, Status};
+use gantry_store::{MountRecord, Mounted, Mounts};
 
 use super::monitor;
 use super::stop::{self, SIGKILL};
@@ -40,13 +42,14 @@ impl Rm {
                 .map(|wanted| containers.find(wanted))
                 .collect::<Result<_, _>>()?
         };
+        let mounts = Mounts::new(&context.runroot).list()?;
         let mut failures = Vec::new();
         for container in chosen {
             let runs = container.status()?.is_alive();
             if runs && self.all && !self.force {
                 continue;
             }
-            failures.extend(self.remove(&containers, &container, runs).err());
+            failures.extend(self.remove(&containers, &container, runs, &mounts).err());
         }
         stop::first_of(failures)
     }
@@ -56,6 +59,7 @@ impl Rm {
         containers: &Containers,
         container: &Container,
         runs: bool,
+        mounts: &[MountRecord],
     ) -> Result<(), Failure> {
         if runs && self.force {
             stop::signal(container, SIGKILL)?;
@@ -64,9 +68,24 @@ impl Rm {
         if container.status()? == Status::Lost {
             monitor::clean_up(container)?;
         }
+        refuse_mounted(mounts, container)?;
         containers
             .remove(container)
             .map_err(|error| Failure::from(error).hint("--force kills it first"))?;
         output::line(&container.record.id)
     }
+}
+
+/// What a container wrote must not go while somebody looks at it.
+fn refuse_mounted(mounts: &[MountRecord], container: &Container) -> Result<(), Failure> {
+    let of = |record: &&MountRecord| match &record.what {
+        Mounted::Container(id) => *id == container.record.id,
+        Mounted::Live(_) | Mounted::Image(_) => false,
+    };
+    let Some(record) = mounts.iter().find(of) else {
+        return Ok(());
+    };
+    let (id, target) = (container.record.short_id(), record.target.display());
+    let message = format!("remove container {id}: it is mounted at {target}");
+    Err(Failure::message(Kind::Busy, message).hint(format!("gantry unmount {target}")))
 }

@@ -91,14 +91,25 @@ enum PullWhen {
     Never,
 }
 
+/// A view of an image, as options spell it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum FaceArg {
+pub enum FaceArg {
     /// composefs where the kernel can, else hard links
     Best,
     /// EROFS metadata over the shared objects
     Composefs,
     /// The tree of hard links
     Hardlink,
+}
+
+impl From<FaceArg> for FaceChoice {
+    fn from(face: FaceArg) -> Self {
+        match face {
+            FaceArg::Best => Self::Best,
+            FaceArg::Composefs => Self::Composefs,
+            FaceArg::Hardlink => Self::Hardlink,
+        }
+    }
 }
 
 impl Run {
@@ -125,11 +136,7 @@ impl Run {
             remove: self.rm,
             detached: self.detach,
             runtime: self.runtime.clone(),
-            face: match self.face {
-                FaceArg::Best => FaceChoice::Best,
-                FaceArg::Composefs => FaceChoice::Composefs,
-                FaceArg::Hardlink => FaceChoice::Hardlink,
-            },
+            face: self.face.into(),
             size: attach::window_size(),
         };
         let launch = launch::plan(context, &found, &options, &launch_options)?;
