@@ -58,6 +58,10 @@ pub struct Limits {
     pub xattr_total_bytes: usize,
     /// Data segments of one sparse file.
     pub sparse_segments: usize,
+    /// A policy, or one file of rules beside it, in bytes.
+    pub policy_bytes: usize,
+    /// One file of keys or certificates that a policy names, in bytes.
+    pub key_file_bytes: usize,
     /// Contents up to this size live in the metadata image, in bytes; the
     /// composefs tools draw the line at the same place.
     pub inline_bytes: u64,
@@ -91,6 +95,8 @@ impl Limits {
         xattr_value_bytes: 64 << 10,
         xattr_total_bytes: 256 << 10,
         sparse_segments: 1 << 20,
+        policy_bytes: 4 << 20,
+        key_file_bytes: 4 << 20,
         inline_bytes: 64,
     };
 }

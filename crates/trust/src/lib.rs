@@ -4,7 +4,6 @@
 //!
 //! ```text
 //!  SignatureBlob ──StoredSignature::parse──▶ StoredSignature        bytes, unread
-//!                                               │ a mechanism (OpenPGP, sigstore) and the keys of a requirement
 //!                                               ▼
 //!                                             Claim                 "this key says: that digest is that reference"
 //!                                               │ the requirement's identity rule, the manifest's digest
@@ -18,9 +17,13 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+pub mod identity;
+pub mod policy;
 pub mod refusal;
+pub mod scope;
 pub mod stored;
 
 pub use claim::Claim;
+pub use policy::Policy;
 pub use refusal::{Reason, Refusal};
 pub use stored::{SigstoreSignature, StoredSignature};
