@@ -2,13 +2,14 @@
 //! What a signature says, whatever its mechanism.
 
 use gantry_oci::ManifestDigest;
+use serde::Serialize;
 
 /// What a signer said, after the signature over it was found good.
 ///
 /// Holding one says: somebody with an accepted key or certificate signed
 /// exactly this. It does not say that the image at hand is the one meant; a
 /// requirement compares digest and reference with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Claim {
     /// The manifest that was signed.
     pub manifest_digest: ManifestDigest,

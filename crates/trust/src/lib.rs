@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  SignatureBlob ──StoredSignature::parse──▶ StoredSignature        bytes, unread
+//!                                               │ a mechanism (OpenPGP, sigstore) and the keys of a requirement
 //!                                               ▼
 //!                                             Claim                 "this key says: that digest is that reference"
 //!                                               │ the requirement's identity rule, the manifest's digest
@@ -17,13 +18,22 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+pub mod evaluate;
+pub mod extra;
 pub mod identity;
+pub mod mechanism;
 pub mod policy;
+pub mod prepared;
 pub mod refusal;
 pub mod scope;
 pub mod stored;
 
 pub use claim::Claim;
+pub use evaluate::{FoundSignature, Question, Verdict, evaluate};
+pub use extra::Extra;
+pub use mechanism::{Checked, Mechanism, Signer};
 pub use policy::Policy;
+pub use prepared::PreparedPolicy;
 pub use refusal::{Reason, Refusal};
+pub use scope::Subject;
 pub use stored::{SigstoreSignature, StoredSignature};

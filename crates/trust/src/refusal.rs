@@ -3,8 +3,11 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// The coarse reason of a [`Refusal`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
     /// The bytes are not a signature of this kind, or not exactly one.
@@ -35,6 +38,10 @@ pub enum Reason {
     Log,
     /// Something that this version does not know.
     Unsupported,
+    /// The policy says so, whatever is signed.
+    Rejected,
+    /// The keys that would be needed cannot be read.
+    NoKeys,
 }
 
 impl Reason {
@@ -56,12 +63,14 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Log => "log",
             Self::Unsupported => "unsupported",
+            Self::Rejected => "rejected",
+            Self::NoKeys => "no-keys",
         }
     }
 }
 
 /// Why a signature does not count: a reason to branch on, a sentence to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// For machines and tests.
     pub reason: Reason,
