@@ -18,6 +18,7 @@ const HTTP_TLS_CRYPTO: &[&str] = &[
     "hyper-util",
     "native-tls",
     "openssl",
+    "pgp",
     "reqwest",
     "ring",
     "rustls",
@@ -60,7 +61,22 @@ const LICENCES: &[&str] = &[
 ];
 
 /// Crates of which others want two versions; none of these choices is ours.
-const TWO_VERSIONS: &[&str] = &["base64", "getrandom", "rand", "rand_core", "syn", "winnow"];
+const TWO_VERSIONS: &[&str] = &[
+    "base64",
+    "block-buffer",
+    "const-oid",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "getrandom",
+    "rand",
+    "rand_chacha",
+    "rand_core",
+    "serdect",
+    "sha2",
+    "syn",
+    "winnow",
+];
 
 /// Programs, on which nothing else is built.
 const TOPS: &[&str] = &["gantry", "gantry-cri", "gantry-registry"];

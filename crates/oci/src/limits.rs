@@ -65,6 +65,19 @@ pub struct Limits {
     /// Contents up to this size live in the metadata image, in bytes; the
     /// composefs tools draw the line at the same place.
     pub inline_bytes: u64,
+    /// Signatures of one manifest.
+    pub signatures: usize,
+    /// One signature as stored, in bytes.
+    pub signature_bytes: u64,
+    /// What an OpenPGP message holds after decompression, in bytes.
+    pub openpgp_message_bytes: u64,
+    /// All keys of one requirement, in bytes.
+    pub keyring_bytes: u64,
+    /// Packets in all keys of one requirement.
+    pub keyring_packets: usize,
+    /// Signatures by a key on its own parts that are tried before the key is
+    /// given up.
+    pub key_signatures: usize,
 }
 
 impl Limits {
@@ -98,6 +111,12 @@ impl Limits {
         policy_bytes: 4 << 20,
         key_file_bytes: 4 << 20,
         inline_bytes: 64,
+        signatures: 128,
+        signature_bytes: 4 << 20,
+        openpgp_message_bytes: 1 << 20,
+        keyring_bytes: 16 << 20,
+        keyring_packets: 1 << 16,
+        key_signatures: 512,
     };
 }
 
