@@ -16,6 +16,7 @@
 //! | [`xattr`] | extended attributes by directory descriptor and name |
 //! | [`probe`] | what this kernel can do, as one value |
 //! | [`proc`] | the few facts read from `/proc` |
+//! | [`seccomp`] | installing system call filters |
 //! | [`signal`] | signals as something to read; signals to a pidfd |
 //! | [`socket`] | messages and descriptors between our processes |
 //!
@@ -32,6 +33,7 @@ pub mod publish;
 pub mod reflink;
 pub mod root;
 pub mod rootfs;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod verity;
