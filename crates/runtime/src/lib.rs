@@ -14,6 +14,7 @@
 //! | [`supervise`] | what the command and the monitor say to each other |
 //! | [`container`] | containers on disk |
 //! | [`document`] | documents as JSON: judged, compared, edited |
+//! | [`oci`] | the parts of a runtime of our own |
 #![forbid(unsafe_code)]
 
 pub mod capability;
@@ -23,6 +24,7 @@ pub mod driver;
 pub mod exec;
 pub mod host;
 pub mod identity;
+pub mod oci;
 pub mod options;
 pub mod prepare;
 pub mod spec;
