@@ -78,6 +78,14 @@ pub struct Limits {
     /// Signatures by a key on its own parts that are tried before the key is
     /// given up.
     pub key_signatures: usize,
+    /// Certificates in one file or chain.
+    pub certificates: usize,
+    /// Transparency log entries of one signature.
+    pub log_entries: usize,
+    /// Hashes in one inclusion proof: the depth of a log of 2^64 entries.
+    pub log_path: usize,
+    /// Signatures (the log's and its witnesses') of one checkpoint.
+    pub log_signatures: usize,
 }
 
 impl Limits {
@@ -117,6 +125,10 @@ impl Limits {
         keyring_bytes: 16 << 20,
         keyring_packets: 1 << 16,
         key_signatures: 512,
+        certificates: 64,
+        log_entries: 8,
+        log_path: 64,
+        log_signatures: 32,
     };
 }
 

@@ -27,6 +27,7 @@ pub mod policy;
 pub mod prepared;
 pub mod refusal;
 pub mod scope;
+pub mod sigstore;
 pub mod simple;
 pub mod stored;
 
