@@ -89,6 +89,7 @@ pub enum Command {
     Man(commands::system::man::Man),
     Copy(Box<commands::image::copy::Copy>),
     Delete(commands::image::delete::Delete),
+    Diff(commands::image::diff::Diff),
     Generate(Box<commands::container::generate::Generate>),
     History(commands::image::history::History),
     Images(commands::image::images::Images),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `gantry mount` and `gantry unmount`, each test in a mount namespace of its own.
+//! `gantry mount`, `gantry unmount` and `gantry diff`, each test in a mount namespace of its own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
@@ -44,6 +44,14 @@ impl Host {
 
     fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.gantry(args)).unwrap()
+    }
+
+    /// Removes the image, which nobody may hold: a monitor is the last to let go, a moment after its container.
+    fn remove_tiny(&self) {
+        wait_for("the end of the last lease", || {
+            let removed = self.command(&["rmi", "tiny"]).output().unwrap();
+            removed.status.success()
+        });
     }
 
     fn listed(&self) -> Vec<Value> {
@@ -233,6 +241,82 @@ fn privileged_a_container_is_mounted_ended_running_and_live() {
         host.gantry(&["rm", "box"]);
         let left = fs::read_dir(host.world.root().join("containers")).unwrap();
         assert_eq!(left.count(), 0);
-        host.gantry(&["rmi", "tiny"]);
+        host.remove_tiny();
     });
+}
+
+#[test]
+fn privileged_what_a_container_changed_is_listed_as_docker_lists_it() {
+    needs_mounts!(["crun"]);
+    privately(|host| {
+        let change = "echo x >/new; rm /etc/passwd; chmod 700 /tmp; mkdir -p /d/e; mv /etc/group /d/e/; rm -r /root; mkdir /root";
+        let script = format!("{change}; echo up; exec sleep 60");
+        host.gantry(&[
+            "run",
+            "-d",
+            "--name",
+            "box",
+            "--writable",
+            "tiny",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        wait_for("the program", || {
+            host.gantry(&["logs", "box"]).contains("up")
+        });
+        let wanted = "A /d\nA /d/e\nA /d/e/group\nD /etc/group\nD /etc/passwd\nA /new\nC /tmp";
+        assert_eq!(host.gantry(&["diff", "box"]), wanted, "while it runs");
+        host.gantry(&["stop", "--time", "0", "box"]);
+        assert_eq!(host.gantry(&["diff", "box"]), wanted, "once it has ended");
+        let report = host.json(&["diff", "--json", "box"]);
+        let tmp = report["files"].as_array().unwrap().last().unwrap();
+        assert_eq!(tmp["differs"], serde_json::json!(["mode"]));
+        assert_eq!(host.gantry(&["diff", "--packages", "box"]), "");
+        let (status, _) = host.fails(&["diff", "--exit-code", "box"]);
+        assert_eq!(status, 1);
+        // What is read-only cannot differ.
+        host.gantry(&["run", "-d", "--name", "plain", "tiny", "true"]);
+        host.gantry(&["wait", "plain"]);
+        assert_eq!(host.gantry(&["diff", "--exit-code", "plain"]), "");
+        host.gantry(&["rm", "box", "plain"]);
+        host.remove_tiny();
+    });
+}
+
+#[test]
+fn images_are_compared_by_files_packages_and_metadata() {
+    needs!(["app-v1", "app-v2", "base", "python3"], [""; 0]);
+    let world = World::new();
+    for name in ["app-v1", "app-v2", "base", "python3"] {
+        let from = gantry_testkit::fixtures::reference(name).unwrap();
+        world.gantry(["copy", "--quiet", &from, &format!("store:{name}")]);
+    }
+    assert_eq!(world.gantry(["diff", "--exit-code", "base", "base"]), "");
+    let report = world.json(["diff", "--json", "base", "python3"]);
+    let added = |name: &str| {
+        let packages = report["packages"].as_array().unwrap();
+        let row = packages.iter().find(|row| row["name"] == name).unwrap();
+        assert_eq!(
+            (row["manager"].as_str(), &row["from"]),
+            (Some("dpkg"), &serde_json::json!([]))
+        );
+        row["to"][0].as_str().unwrap().to_owned()
+    };
+    assert!(added("python3").starts_with("3."));
+    let files = report["files"].as_array().unwrap();
+    let python = files
+        .iter()
+        .find(|row| row["path"] == "/usr/bin/python3")
+        .unwrap();
+    assert_eq!(
+        (python["change"].as_str(), python["kind"].as_str()),
+        (Some("added"), Some("symlink"))
+    );
+    // The tree that is compared is the one that is mounted.
+    let versions = world.json(["diff", "--json", "app-v1", "app-v2"]);
+    assert_eq!(versions["packages"], serde_json::json!([]));
+    assert!(!versions["files"].as_array().unwrap().is_empty());
+    let (_, said) = world.fails(["diff", "base"]);
+    assert_one_sentence(&said);
 }

@@ -4,6 +4,7 @@
 
 pub mod changes;
 pub mod compress;
+pub mod diff;
 pub mod dump;
 pub mod erofs;
 pub mod merge;

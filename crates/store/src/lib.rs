@@ -20,6 +20,7 @@
 //! | [`record`] | the checksummed records |
 //! | [`refs`], [`name`] | names and how they lead to images |
 //! | [`layers`] | layers as records; giving tars back |
+//! | [`contents`] | what is in an image or a container, as data |
 //! | [`mount`] | how an image becomes a root file system |
 //! | [`mounts`] | mounts that outlive the command that made them |
 //! | [`lease`] | what must not be deleted |
@@ -27,6 +28,7 @@
 //! | [`endpoint`] | the store as a source and a destination of copies (async) |
 #![forbid(unsafe_code)]
 
+pub mod contents;
 pub mod endpoint;
 pub mod error;
 pub mod fsck;

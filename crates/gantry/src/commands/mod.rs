@@ -19,6 +19,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Man(verb) => verb.run(),
         Command::Copy(verb) => verb.run(context),
         Command::Delete(verb) => verb.run(),
+        Command::Diff(verb) => verb.run(context),
         Command::Generate(verb) => verb.run(context),
         Command::History(verb) => verb.run(context),
         Command::Images(verb) => verb.run(context),

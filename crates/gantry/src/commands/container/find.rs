@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use gantry_oci::Kind;
+use gantry_oci::{Kind, ManifestDigest};
+use gantry_runtime::container::Container;
 use gantry_store::{ImageRecord, Store};
 
 use crate::context::Context;
@@ -58,4 +59,37 @@ pub fn find(
         }
     }
     Ok(None)
+}
+
+/// The image that a container was made of, by digest: its name may lead elsewhere by now.
+///
+/// # Errors
+/// No store has it any more, or one is damaged.
+pub fn image_of(
+    context: &Context,
+    named: &[PathBuf],
+    container: &Container,
+) -> Result<FoundImage, Failure> {
+    let digest: ManifestDigest = container
+        .record
+        .digest
+        .parse()
+        .map_err(|error| Failure::new(Kind::Corrupt, error))?;
+    let own = stores::own(context)?.map(|store| (store, false));
+    let shares = stores::shares(context, named)?;
+    let shares = shares.into_iter().map(|share| (share.store, true));
+    for (store, shared) in own.into_iter().chain(shares) {
+        if let Some(record) = store.image(&digest)? {
+            return Ok(FoundImage {
+                record: store.as_image(record)?,
+                store,
+                shared,
+            });
+        }
+    }
+    let message = format!(
+        "find the image of container {}: {digest} is in no store",
+        container.record.short_id()
+    );
+    Err(Failure::message(Kind::NotFound, message).hint("if a share has it, name it with --share"))
 }

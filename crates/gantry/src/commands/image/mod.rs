@@ -3,6 +3,7 @@
 
 pub mod copy;
 pub mod delete;
+pub mod diff;
 pub mod endpoint;
 pub mod history;
 pub mod images;

@@ -2,7 +2,9 @@
 //! Verbs about what is mounted on this host to be looked at.
 
 pub mod mount;
+mod scratch;
 pub mod unmount;
+pub mod view;
 
 use std::io;
 use std::path::{Path, PathBuf};

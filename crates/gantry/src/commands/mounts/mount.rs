@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gantry mount`.
 
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use gantry_oci::{Kind, ManifestDigest};
+use gantry_oci::Kind;
 use gantry_runtime::container::{Container, ContainerError, Containers, ProcessRecord};
-use gantry_runtime::volume;
 use gantry_store::{MountRecord, MountRequest, Mounted, Mounts, RootfsUpper, Store};
 use gantry_sys::mount::set_read_only;
 use gantry_sys::mounted;
-use gantry_sys::root::RootDir;
 use serde::Serialize;
 
+use super::scratch::{Scratch, Snapshot};
 use crate::commands::container::find::{self, FoundImage};
-use crate::commands::container::launch::random_id;
 use crate::commands::container::run::FaceArg;
 use crate::commands::image::endpoint;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::{output, stores};
+use crate::output;
 
 /// Mount an image or a container, to look at it; without arguments, list what is mounted.
 ///
@@ -130,7 +127,7 @@ impl Mount {
         let scratch = Scratch::new(context)?;
         let mount = found
             .store
-            .mount(&found.record, self.face.into(), Some(&scratch.0))?;
+            .mount(&found.record, self.face.into(), Some(scratch.path()))?;
         let store = own_for_leases(&found)?;
         let request = MountRequest {
             asked: what,
@@ -151,32 +148,20 @@ impl Mount {
         container: &Container,
         target: Option<&Path>,
     ) -> Result<MountRecord, Failure> {
-        let found = image_of(context, &self.share, container)?;
-        let written = container
-            .home
-            .data_dir
-            .as_ref()
-            .map(|dir| dir.join("upper"));
-        let written = written.filter(|dir| dir.is_dir());
-        let runs = container.status()?.is_alive();
+        let found = find::image_of(context, &self.share, container)?;
         let mut locked = mounts.lock()?;
-        let snapshot = match (&written, &container.home.data_dir) {
-            (Some(written), Some(data_dir)) => {
-                Some(Snapshot::take(written, data_dir, runs).map_err(|failure| {
-                    failure.context(format!("mount container {}", container.record.short_id()))
-                })?)
-            }
-            _ => None,
-        };
+        let snapshot = Snapshot::of(container).map_err(|failure| {
+            failure.context(format!("mount container {}", container.record.short_id()))
+        })?;
         let upper = snapshot.as_ref().map(|snapshot| RootfsUpper {
-            upper: snapshot.upper.clone(),
-            work: snapshot.dir.join("work"),
+            upper: snapshot.upper().to_owned(),
+            work: snapshot.work(),
         });
         let scratch = Scratch::new(context)?;
         let mount = found
             .store
             .rootfs_plan(&found.record, self.face.into(), upper)?
-            .mount(found.store.features(), Some(&scratch.0))?;
+            .mount(found.store.features(), Some(scratch.path()))?;
         set_read_only(&mount)?;
         let store = own_for_leases(&found)?;
         let request = MountRequest {
@@ -185,7 +170,7 @@ impl Mount {
             store: &store,
             image: found.record.digest,
             target,
-            scratch: snapshot.as_ref().map(|snapshot| snapshot.dir.clone()),
+            scratch: snapshot.as_ref().map(|snapshot| snapshot.dir().to_owned()),
         };
         let record = locked.attach(&mount, &request)?;
         if let Some(snapshot) = snapshot {
@@ -209,7 +194,7 @@ impl Mount {
         let process = container.status()?.process().ok_or_else(not_running)?;
         let namespace = namespace_of(&process, not_running)?;
         let mount = mounted::clone_root_of(&namespace)?;
-        let found = image_of(context, &self.share, container)?;
+        let found = find::image_of(context, &self.share, container)?;
         let store = own_for_leases(&found)?;
         let request = MountRequest {
             asked: self.what.as_deref().unwrap_or_default(),
@@ -239,36 +224,6 @@ fn namespace_of(
     }
 }
 
-/// The image that a container was made of, by digest: its name may lead elsewhere by now.
-fn image_of(
-    context: &Context,
-    named: &[PathBuf],
-    container: &Container,
-) -> Result<FoundImage, Failure> {
-    let digest: ManifestDigest = container
-        .record
-        .digest
-        .parse()
-        .map_err(|error| Failure::new(Kind::Corrupt, error))?;
-    let own = stores::own(context)?.map(|store| (store, false));
-    let shares = stores::shares(context, named)?;
-    let shares = shares.into_iter().map(|share| (share.store, true));
-    for (store, shared) in own.into_iter().chain(shares) {
-        if let Some(record) = store.image(&digest)? {
-            return Ok(FoundImage {
-                record: store.as_image(record)?,
-                store,
-                shared,
-            });
-        }
-    }
-    let message = format!(
-        "mount container {}: its image {digest} is in no store",
-        container.record.short_id()
-    );
-    Err(Failure::message(Kind::NotFound, message).hint("if a share has it, name it with --share"))
-}
-
 /// The store to write a lease into: the image's own where it may be written.
 fn own_for_leases(found: &FoundImage) -> Result<Store, Failure> {
     if found.shared {
@@ -290,77 +245,6 @@ fn existing_dir(path: &Path) -> Result<PathBuf, Failure> {
     }
     let message = format!("use {} as mount point: it is no directory", path.display());
     Err(Failure::message(Kind::InvalidInput, message))
-}
-
-/// An empty directory that kernels before 6.7 need for a moment.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(context: &Context) -> Result<Self, Failure> {
-        let dir = context
-            .runroot
-            .join("mounts")
-            .join(format!(".{}", random_id()?));
-        make_dir(&dir)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // An empty directory that stays does no harm.
-        fs::remove_dir(&self.0).ok();
-    }
-}
-
-/// A container's writable layer as it was.
-struct Snapshot {
-    dir: PathBuf,
-    upper: PathBuf,
-    kept: bool,
-}
-
-impl Snapshot {
-    /// Copies the layer of a container that runs; of one that has ended, the layer itself serves,
-    /// beside a work directory of the mount's own.
-    fn take(written: &Path, data_dir: &Path, runs: bool) -> Result<Self, Failure> {
-        let dir = data_dir.join(format!("mount-{}", &random_id()?[..16]));
-        make_dir(&dir.join("work"))?;
-        let mut snapshot = Self {
-            dir,
-            upper: written.to_owned(),
-            kept: false,
-        };
-        if runs {
-            snapshot.upper = snapshot.dir.join("upper");
-            make_dir(&snapshot.upper)?;
-            let from = RootDir::open_trusted(written)?;
-            let to = RootDir::open_trusted(&snapshot.upper)?;
-            volume::copy_upper(&from, &to)?;
-        }
-        Ok(snapshot)
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        if !self.kept {
-            // The failure that led here is the one to tell.
-            fs::remove_dir_all(&self.dir).ok();
-        }
-    }
-}
-
-fn make_dir(dir: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| Failure::from(error).context(format!("create {}", dir.display())))
 }
 
 fn listed(record: &MountRecord) -> Listed<'_> {
