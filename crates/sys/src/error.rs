@@ -64,6 +64,11 @@ impl<T> Context<T> for rustix::io::Result<T> {
     }
 }
 
+/// The errno that a call of `libc` left behind.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
 /// Renders a descriptor as its number and the path it had, `7</srv/store>`.
 #[must_use]
 pub fn describe_fd(fd: impl AsFd) -> String {

@@ -14,6 +14,8 @@
 //! | [`verity`] | fs-verity: enable, measure |
 //! | [`reflink`] | sharing or copying file contents |
 //! | [`xattr`] | extended attributes by directory descriptor and name |
+//! | [`clone`] | processes in new namespaces; joining namespaces |
+//! | [`task`] | what a process sets of itself, and the program that it becomes |
 //! | [`probe`] | what this kernel can do, as one value |
 //! | [`proc`] | the few facts read from `/proc` |
 //! | [`seccomp`] | installing system call filters |
@@ -23,6 +25,7 @@
 //! Every failure is a [`SysError`]: the call, its arguments, the errno. Nothing here decides policy
 //! or falls back silently: planners read [`probe::KernelFeatures`] and choose.
 
+pub mod clone;
 pub mod error;
 pub mod lock;
 pub mod mount;
@@ -36,6 +39,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod task;
 pub mod verity;
 pub mod xattr;
 

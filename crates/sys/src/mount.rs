@@ -22,12 +22,14 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, NoArg, Setter, ioctl};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+pub use rustix::mount::MountAttrFlags;
 
 /// How an EROFS image was brought to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +249,75 @@ pub fn tmpfs(size_bytes: u64, mode: u32) -> Result<OwnedFd> {
 /// # Errors
 /// The kernel's refusal.
 pub fn set_read_only(mount: impl AsFd) -> Result<()> {
+    let change = AttributeChange {
+        set: MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV,
+        recursive: true,
+        ..AttributeChange::default()
+    };
+    set_attributes(mount, &change)
+}
+
+/// How events pass between a mount and its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Both ways.
+    Shared,
+    /// From the original to the copy.
+    Slave,
+    /// Not at all.
+    Private,
+    /// Not at all, and it cannot be bound elsewhere.
+    Unbindable,
+}
+
+impl Propagation {
+    fn flag(self) -> u64 {
+        let flag = match self {
+            Self::Shared => MountPropagationFlags::SHARED,
+            Self::Slave => MountPropagationFlags::DOWNSTREAM,
+            Self::Private => MountPropagationFlags::PRIVATE,
+            Self::Unbindable => MountPropagationFlags::UNBINDABLE,
+        };
+        u64::from(flag.bits())
+    }
+}
+
+/// What shall be different about a mount.
+#[derive(Debug, Clone, Copy)]
+pub struct AttributeChange<'a> {
+    /// What it gets. The three ways of access times are one choice, which `clear` must name too.
+    pub set: MountAttrFlags,
+    /// What it loses first.
+    pub clear: MountAttrFlags,
+    /// Its propagation, if that changes.
+    pub propagation: Option<Propagation>,
+    /// The user namespace whose mapping it shows owners through.
+    pub id_mapping: Option<BorrowedFd<'a>>,
+    /// The mounts below it too.
+    pub recursive: bool,
+}
+
+impl Default for AttributeChange<'_> {
+    fn default() -> Self {
+        Self {
+            set: MountAttrFlags::empty(),
+            clear: MountAttrFlags::empty(),
+            propagation: None,
+            id_mapping: None,
+            recursive: false,
+        }
+    }
+}
+
+/// Changes the attributes of a mount.
+///
+/// # Errors
+/// The kernel's refusal; `ENOSYS` before 5.12.
+///
+/// # Source
+/// `mount_setattr(2)`.
+pub fn set_attributes(mount: impl AsFd, change: &AttributeChange<'_>) -> Result<()> {
     #[repr(C)]
     struct MountAttr {
         attr_set: u64,
@@ -254,15 +325,21 @@ pub fn set_read_only(mount: impl AsFd) -> Result<()> {
         propagation: u64,
         userns_fd: u64,
     }
-    const RDONLY: u64 = 1;
-    const NODEV: u64 = 4;
     let mount = mount.as_fd();
-    let attributes = MountAttr {
-        attr_set: RDONLY | NODEV,
-        attr_clr: 0,
-        propagation: 0,
+    let mut attributes = MountAttr {
+        attr_set: u64::from(change.set.bits()),
+        attr_clr: u64::from(change.clear.bits()),
+        propagation: change.propagation.map_or(0, Propagation::flag),
         userns_fd: 0,
     };
+    if let Some(namespace) = change.id_mapping {
+        attributes.attr_set |= u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits());
+        attributes.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    }
+    let mut flags = libc::AT_EMPTY_PATH;
+    if change.recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
     // JUSTIFICATION: rustix has no mount_setattr.
     // SAFETY: the path is an empty C string, the structure outlives the call and its size is given.
     let outcome = unsafe {
@@ -270,7 +347,7 @@ pub fn set_read_only(mount: impl AsFd) -> Result<()> {
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            flags,
             &raw const attributes,
             size_of::<MountAttr>(),
         )
@@ -278,8 +355,75 @@ pub fn set_read_only(mount: impl AsFd) -> Result<()> {
     if outcome == 0 {
         return Ok(());
     }
-    let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-    Err(SysError::new("mount_setattr", describe_fd(mount), errno))
+    let args = format!("{}, {change:?}", describe_fd(mount));
+    Err(SysError::new(
+        "mount_setattr",
+        args,
+        crate::error::last_errno(),
+    ))
+}
+
+/// Clones the mount that a descriptor leads to (from there on), detached.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn clone_mount_at(place: impl AsFd, recursive: bool) -> Result<OwnedFd> {
+    let place = place.as_fd();
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(place, "", flags).call("open_tree", || {
+        format!("{}, OPEN_TREE_CLONE", describe_fd(place))
+    })
+}
+
+/// Makes an attached mount the root of the calling process's mount namespace and drops what was
+/// the root before.
+///
+/// # Errors
+/// The kernel's refusal.
+///
+/// # Source
+/// `pivot_root(2)`, "pivot_root(\".\", \".\")".
+pub fn pivot_into(root: impl AsFd) -> Result<()> {
+    let root = root.as_fd();
+    let args = || describe_fd(root);
+    rustix::process::fchdir(root).call("fchdir", args)?;
+    rustix::process::pivot_root(".", ".").call("pivot_root", args)?;
+    // The old root lies on top of the new one now.
+    rustix::mount::unmount(".", UnmountFlags::DETACH).call("umount2", args)?;
+    rustix::process::chdir("/").call("chdir", || "\"/\"".to_owned())
+}
+
+/// The same where the root cannot be pivoted (an initial ramdisk): moves the mount over the root.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn move_into(root: impl AsFd) -> Result<()> {
+    let root = root.as_fd();
+    let args = || describe_fd(root);
+    rustix::process::fchdir(root).call("fchdir", args)?;
+    rustix::mount::mount_move(".", "/").call("mount", || "MS_MOVE".to_owned())?;
+    rustix::process::chroot(".").call("chroot", args)?;
+    rustix::process::chdir("/").call("chdir", || "\"/\"".to_owned())
+}
+
+/// Changes how events pass, for the root of the calling process's namespace and all below it.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_root_propagation(propagation: Propagation) -> Result<()> {
+    let flags = match propagation {
+        Propagation::Shared => MountPropagationFlags::SHARED,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Unbindable => MountPropagationFlags::UNBINDABLE,
+    };
+    rustix::mount::mount_change("/", flags | MountPropagationFlags::REC)
+        .call("mount", || format!("\"/\", {propagation:?}, MS_REC"))
 }
 
 /// Attaches a detached mount to the directory (or file) `target`.
@@ -316,19 +460,31 @@ pub fn unmount(path: &Path) -> Result<()> {
 }
 
 /// A file system being configured.
-pub(crate) struct Fs {
+#[derive(Debug)]
+pub struct Fs {
     fd: OwnedFd,
-    kind: &'static str,
+    kind: String,
 }
 
 impl Fs {
-    pub(crate) fn open(kind: &'static str) -> Result<Self> {
+    /// Begins with a file system type.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ENODEV` for a type that it does not know.
+    pub fn open(kind: &str) -> Result<Self> {
         rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
             .call("fsopen", || format!("{kind:?}"))
-            .map(|fd| Self { fd, kind })
+            .map(|fd| Self {
+                fd,
+                kind: kind.to_owned(),
+            })
     }
 
-    pub(crate) fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+    /// Sets an option.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         rustix::mount::fsconfig_set_string(&self.fd, key, value).map_err(|errno| {
             self.failed(
                 "FSCONFIG_SET_STRING",
@@ -339,17 +495,29 @@ impl Fs {
         })
     }
 
-    pub(crate) fn set_fd(&self, key: &str, value: BorrowedFd<'_>) -> Result<()> {
+    /// Sets an option to what a descriptor leads to.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn set_fd(&self, key: &str, value: BorrowedFd<'_>) -> Result<()> {
         rustix::mount::fsconfig_set_fd(&self.fd, key, value)
             .map_err(|errno| self.failed("FSCONFIG_SET_FD", key, &describe_fd(value), errno))
     }
 
-    fn flag(&self, key: &str) -> Result<()> {
+    /// Sets an option that has no value.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn flag(&self, key: &str) -> Result<()> {
         rustix::mount::fsconfig_set_flag(&self.fd, key)
             .map_err(|errno| self.failed("FSCONFIG_SET_FLAG", key, "", errno))
     }
 
-    fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    /// Makes the file system and a mount of it, detached.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
         rustix::mount::fsconfig_create(&self.fd)
             .map_err(|errno| self.failed("FSCONFIG_CMD_CREATE", "", "", errno))?;
         rustix::mount::fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

@@ -11,6 +11,23 @@ use std::os::fd::OwnedFd;
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
+/// What the kernel says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// `R`, `S`, `Z` …
+    pub state: char,
+    /// In clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    /// It has ended, and nobody has asked how.
+    #[must_use]
+    pub const fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
 /// A checked handle on `/proc`.
 #[derive(Debug)]
 pub struct Proc {
@@ -84,16 +101,32 @@ impl Proc {
     /// # Errors
     /// The kernel's refusal, or a line that cannot be read (`EILSEQ`).
     pub fn start_time(&self, pid: u32) -> Result<Option<u64>> {
+        Ok(self.process(pid)?.map(|process| process.start_time))
+    }
+
+    /// What a process is doing; `None` when there is no such process.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or a line that cannot be read (`EILSEQ`).
+    ///
+    /// # Source
+    /// `proc_pid_stat(5)`.
+    pub fn process(&self, pid: u32) -> Result<Option<ProcessStat>> {
         let text = match self.read(&format!("{pid}/stat")) {
             Ok(text) => text,
             Err(error) if error.is(Errno::NOENT) || error.is(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error),
         };
-        // The second field is the command in parentheses and may hold anything; field 22 counts
-        // from the last closing one.
+        // The second field is the command in parentheses and may hold anything; the third field
+        // comes after the last closing one.
         text.rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
-            .and_then(|field| field.parse().ok())
+            .and_then(|(_, rest)| {
+                let mut fields = rest.split_ascii_whitespace();
+                Some(ProcessStat {
+                    state: fields.next()?.chars().next()?,
+                    start_time: fields.nth(18)?.parse().ok()?,
+                })
+            })
             .map(Some)
             .ok_or_else(|| SysError::new("read", format!("\"{pid}/stat\""), Errno::ILSEQ))
     }

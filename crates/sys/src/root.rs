@@ -23,6 +23,15 @@ const SYMLINKS_MAX: usize = 40;
 /// Set once `openat2` was found missing (or denied by a filter that knows no better).
 static WITHOUT_OPENAT2: AtomicBool = AtomicBool::new(false);
 
+/// What is made where a mount has no place yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// A directory.
+    Directory,
+    /// An empty file.
+    File,
+}
+
 /// A directory below which every path given to it stays.
 #[derive(Debug)]
 pub struct RootDir {
@@ -109,6 +118,87 @@ impl RootDir {
             dir = Self { fd: next };
         }
         Ok(dir)
+    }
+
+    /// Opens the place of a mount (as `O_PATH`), making it and the directories above it if missing.
+    ///
+    /// Symlinks are followed as if this directory were `/`, a dangling one too, whose target is then
+    /// made; unless `no_symlinks`, when any symlink is `ELOOP`. Whoever renames meanwhile cannot lead
+    /// out: each step is one name in a directory that is open.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn ensure_target(
+        &self,
+        path: &[u8],
+        kind: TargetKind,
+        no_symlinks: bool,
+    ) -> Result<OwnedFd> {
+        if !WITHOUT_OPENAT2.load(Ordering::Relaxed) {
+            let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            if no_symlinks {
+                resolve |= ResolveFlags::NO_SYMLINKS;
+            }
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
+                Err(Errno::NOSYS) => WITHOUT_OPENAT2.store(true, Ordering::Relaxed),
+                Err(Errno::NOENT | Errno::AGAIN) => {}
+                other => return other.map_err(|errno| self.failed("openat2", path, errno)),
+            }
+        }
+        self.make_target(path, kind, no_symlinks)
+    }
+
+    fn make_target(&self, path: &[u8], kind: TargetKind, no_symlinks: bool) -> Result<OwnedFd> {
+        let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut chain = vec![self.reopen()?];
+        let mut rest: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
+        let mut symlinks = 0;
+        while let Some(name) = rest.pop_front() {
+            if name == b".." {
+                if chain.len() > 1 {
+                    chain.pop();
+                }
+                continue;
+            }
+            let dir = chain.last().unwrap_or(&self.fd).as_fd();
+            let failed = |call, errno| SysError::new(call, one(dir, &name), errno);
+            let mut opened = rustix::fs::openat(dir, name.as_slice(), step, Mode::empty());
+            if matches!(opened, Err(Errno::NOENT)) {
+                let made = if rest.is_empty() && kind == TargetKind::File {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(dir, name.as_slice(), flags, Mode::from_raw_mode(0o644))
+                        .map(drop)
+                } else {
+                    rustix::fs::mkdirat(dir, name.as_slice(), Mode::from_raw_mode(0o755))
+                };
+                match made {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(failed("mkdirat", errno)),
+                }
+                opened = rustix::fs::openat(dir, name.as_slice(), step, Mode::empty());
+            }
+            let opened = opened.map_err(|errno| failed("openat", errno))?;
+            let stat = rustix::fs::fstat(&opened).map_err(|errno| failed("fstat", errno))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                chain.push(opened);
+                continue;
+            }
+            symlinks += 1;
+            if no_symlinks || symlinks > SYMLINKS_MAX {
+                return Err(failed("openat", Errno::LOOP));
+            }
+            let target = rustix::fs::readlinkat(&opened, "", Vec::new())
+                .map_err(|errno| failed("readlinkat", errno))?
+                .into_bytes();
+            if target.starts_with(b"/") {
+                chain.truncate(1);
+            }
+            for part in components(&target).collect::<Vec<_>>().into_iter().rev() {
+                rest.push_front(part.to_vec());
+            }
+        }
+        chain.pop().map_or_else(|| self.reopen(), Ok)
     }
 
     /// Describes the entry itself, not what a symlink leads to; `None` if there is none.
@@ -441,6 +531,36 @@ mod tests {
         assert!(!root.remove_all(b"gone").unwrap());
         assert!(outer.path().join("keep/x").exists());
         assert_eq!(root.list(b".").unwrap(), [b"keep".to_vec()]);
+    }
+
+    #[test]
+    fn place_of_a_mount_is_made_inside_by_either_resolver() {
+        use std::os::unix::fs::MetadataExt as _;
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        symlink("../run/x/resolv.conf", root.join("etc/resolv.conf")).unwrap();
+        symlink("/../../../../outside", root.join("escape")).unwrap();
+        symlink("/run", root.join("dev")).unwrap();
+        let inside = RootDir::open_trusted(&root).unwrap();
+        for make in [RootDir::ensure_target, RootDir::make_target] {
+            let made = |path: &str, kind, target: &str| {
+                let fd = make(&inside, path.as_bytes(), kind, false).unwrap();
+                let found = rustix::fs::fstat(&fd).unwrap();
+                let expected = fs::symlink_metadata(root.join(target)).unwrap();
+                assert_eq!(found.st_ino, expected.ino(), "{path}");
+            };
+            // A dangling symlink's target is made where the link leads inside the root.
+            made("/etc/resolv.conf", TargetKind::File, "run/x/resolv.conf");
+            made("/escape/a", TargetKind::Directory, "outside/a");
+            made("/../../new/../other/b", TargetKind::Directory, "other/b");
+            made("/", TargetKind::Directory, "");
+            for refused in ["/dev", "/dev/shm", "/etc/resolv.conf"] {
+                let error = make(&inside, refused.as_bytes(), TargetKind::Directory, true);
+                assert!(error.unwrap_err().is(Errno::LOOP), "{refused}");
+            }
+        }
+        assert!(!outer.path().join("outside").exists());
     }
 
     #[test]

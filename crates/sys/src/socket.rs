@@ -2,6 +2,7 @@
 //! Unix sockets that carry messages and descriptors between our processes.
 
 use crate::error::{Context, Result, SysError, describe_fd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -9,6 +10,7 @@ use rustix::net::{
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// The most descriptors that one message carries here.
 pub const FDS_MAX: usize = 8;
@@ -103,6 +105,43 @@ pub fn listen(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
         .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
     rustix::net::bind(&socket, &address).call("bind", action)?;
     rustix::net::listen(&socket, 1).call("listen", action)?;
+    Ok(socket)
+}
+
+/// Connects to the socket at `path`; its directory's own path may be longer than an address holds.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let action = || format!("{path:?}");
+    let invalid = || SysError::new("connect", action(), Errno::INVAL);
+    let name = path.file_name().ok_or_else(invalid)?;
+    let dir = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(dir, flags, Mode::empty()).call("open", action)?;
+    connect_at(&dir, &name.to_string_lossy())
+}
+
+/// Connects to the socket `name` of a directory.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn connect_at(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let dir = dir.as_fd();
+    let action = || format!("{}, {name:?}", describe_fd(dir));
+    let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+    let address = SocketAddrUnix::new(path.as_str()).call("connect", action)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
+    rustix::net::connect(&socket, &address).call("connect", action)?;
     Ok(socket)
 }
 
