@@ -26,6 +26,7 @@ pub mod media_type;
 pub mod path;
 pub mod platform;
 pub mod reference;
+pub mod rfc3339;
 pub mod strict_json;
 
 pub use config::{ImageConfig, ProcessConfig};
