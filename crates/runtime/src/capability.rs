@@ -91,6 +91,12 @@ impl CapabilitySet {
         Self(mask & Self::ALL.0)
     }
 
+    /// The kernel's mask.
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        self.0
+    }
+
     /// Makes a set of names that are known to exist.
     ///
     /// # Panics

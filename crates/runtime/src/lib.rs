@@ -13,6 +13,7 @@
 //! | [`exec`] | one more program in a container that runs |
 //! | [`supervise`] | what the command and the monitor say to each other |
 //! | [`container`] | containers on disk |
+//! | [`oci`] | our own OCI runtime |
 //! | [`document`] | documents as JSON: judged, compared, edited |
 //! | [`oci`] | the parts of a runtime of our own |
 #![forbid(unsafe_code)]

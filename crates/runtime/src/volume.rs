@@ -57,6 +57,14 @@ enum Copied {
     Upper,
 }
 
+/// Copies what is in one directory into another, which is empty, likewise.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(crate) fn copy_tree(from: &RootDir, to: &RootDir) -> Result<(), SysError> {
+    copy_dir(from, to, Copied::Volume, 0)
+}
+
 fn failed(call: &'static str, name: &[u8], errno: Errno) -> SysError {
     SysError::new(call, String::from_utf8_lossy(name).into_owned(), errno)
 }

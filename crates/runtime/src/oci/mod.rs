@@ -1,8 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parts of an OCI runtime of our own.
+//! Our own OCI runtime.
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`plan`] | from a document to everything that init does: pure, printable |
+//! | `init` | the container's first process, one straight line |
+//! | `rootfs`, `cgroupfs`, `terminal`, `label`, `clocks`, `confine`, `filter` | the steps of that line |
+//! | `channel` | what runtime and init say to each other |
+//! | [`launch`], [`create`], [`start`], [`run`], [`exec`], [`kill`], [`delete`], [`show`] | the verbs |
+//! | `foreground` | staying until the end |
+//! | [`state`] | containers on disk |
+//! | [`hooks`] | programs that the document wants run |
 //! | [`seccomp`] | from the document's filter to a program for the kernel; handing its listener over |
+//! | [`seal`] | nobody in a container can write to this program |
+//! | `groups`, `network`, `idmap`, `middle` | control groups, devices, user namespaces, as the verbs need them |
+//!
+//! What forks has one thread: the verbs are called by a program that has started none.
+//!
+//! # Source
+//! runtime-spec 1.2; the command line and the state document of runc; design 0001.
 
+mod cgroupfs;
+mod channel;
+mod clocks;
+mod confine;
+pub mod create;
+pub mod delete;
+pub mod error;
+pub mod exec;
+mod facts;
+mod filter;
+mod foreground;
+mod groups;
+pub mod hooks;
+mod idmap;
+mod init;
+pub mod kill;
+mod label;
+pub mod launch;
+mod middle;
+mod network;
+pub mod plan;
+mod rootfs;
+pub mod run;
+pub mod seal;
 pub mod seccomp;
+pub mod show;
+pub mod start;
+pub mod state;
+mod terminal;
+
+pub use error::RuntimeError;
+pub use facts::probe;
+pub use launch::{Context, CreateOptions};

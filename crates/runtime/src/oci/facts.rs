@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the planner has to know of this machine, looked at once and only as far as the document asks.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use oci_spec::runtime::Process;
+use rustix::thread::CapabilitySet as Bits;
+
+use super::confine::{RLIMITS, hard_limit};
+use super::error::{Doing as _, RuntimeError};
+use super::plan::Facts;
+
+/// Looks.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn probe(process: Option<&Process>, rootless: Option<bool>) -> Result<Facts, RuntimeError> {
+    let held = rustix::thread::capabilities(None).doing(|| "read capabilities")?;
+    let rootless = rootless.unwrap_or(!held.effective.contains(Bits::SYS_ADMIN));
+    let may_raise_limits = held.effective.contains(Bits::SYS_RESOURCE) && !rootless;
+    let asks = |what: fn(&Process) -> bool| process.is_some_and(what);
+    let hard_limits = if may_raise_limits || !asks(|process| process.rlimits().is_some()) {
+        BTreeMap::new()
+    } else {
+        RLIMITS
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), hard_limit(name)?)))
+            .collect()
+    };
+    let own_oom_score_adj =
+        if may_raise_limits || !asks(|process| process.oom_score_adj().is_some()) {
+            0
+        } else {
+            std::fs::read_to_string("/proc/self/oom_score_adj")
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0)
+        };
+    let selinux = asks(|process| process.selinux_label().is_some());
+    let apparmor = asks(|process| process.apparmor_profile().is_some());
+    Ok(Facts {
+        rootless,
+        may_raise_limits,
+        hard_limits,
+        own_oom_score_adj,
+        selinux: selinux && Path::new("/sys/fs/selinux/enforce").exists(),
+        apparmor: apparmor
+            && std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|text| text.starts_with('Y')),
+    })
+}

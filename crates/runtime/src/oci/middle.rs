@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container in a user namespace that exists already.
+//!
+//! Namespaces belong to the user namespace in which they are made, so whoever makes them has to be in it; but the
+//! runtime itself has to stay outside. A process between them joins, clones init as its own sibling,
+//! says which process that is, and ends.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+
+use gantry_sys::clone::{self, Child, CloneRequest, Namespace};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+
+use super::error::{Doing as _, RuntimeError};
+use super::init::{self, Assignment};
+use super::plan::Plan;
+
+pub(super) fn clone_in_users(
+    plan: &Plan,
+    joined: Vec<(Namespace, OwnedFd)>,
+    mut assignment: Assignment<'_>,
+) -> Result<Child, RuntimeError> {
+    let doing = || "clone the container's first process";
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(doing)?;
+    let (mut reader, mut writer) = (File::from(reader), File::from(writer));
+    let (before, after): (Vec<_>, Vec<_>) = joined
+        .into_iter()
+        .partition(|(kind, _)| matches!(kind, Namespace::User | Namespace::Pid));
+    assignment.joined = after;
+    let request = CloneRequest {
+        new: plan.namespaces.cloned(),
+        cgroup: None,
+        sibling: true,
+    };
+    let middle = clone::clone_process(&CloneRequest::default(), move || {
+        let outcome = before
+            .iter()
+            .try_for_each(|(kind, namespace)| {
+                clone::join(namespace, *kind)
+                    .doing(|| format!("join the {} namespace", kind.link()))
+            })
+            .and_then(|()| clone::clone_process(&request, || init::run(assignment)).doing(doing));
+        let said = match outcome {
+            Ok(child) => format!("+{}", child.pid.as_raw_nonzero()),
+            Err(error) => format!("-{}", error.sentence()),
+        };
+        // The runtime that does not hear it sees an empty answer.
+        writer.write_all(said.as_bytes()).ok();
+        0
+    })
+    .doing(doing)?;
+    let mut said = String::new();
+    let read = reader.read_to_string(&mut said);
+    waitpid(Some(middle.pid), WaitOptions::empty()).doing(doing)?;
+    read.doing(doing)?;
+    let pid = said
+        .strip_prefix('+')
+        .and_then(|text| text.parse().ok())
+        .and_then(Pid::from_raw);
+    let Some(pid) = pid else {
+        let sentence = said.strip_prefix('-').unwrap_or("it ended without a word");
+        return Err(RuntimeError::Init(sentence.to_owned()));
+    };
+    // Our own child, which nobody else can reap.
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(doing)?;
+    Ok(Child { pid, pidfd })
+}
