@@ -101,6 +101,7 @@ pub enum Command {
     #[command(subcommand)]
     Registry(commands::registry::RegistryCommand),
     Rmi(commands::image::rmi::Rmi),
+    Runtime(commands::runtime::Runtime),
     #[command(subcommand)]
     Store(commands::store::StoreCommand),
     Tag(commands::image::tag::Tag),

@@ -15,11 +15,27 @@ mod progress;
 mod stores;
 mod when;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The words for the OCI runtime, when the program is called by its name or its verb comes first.
+fn runtime_words() -> Option<Vec<OsString>> {
+    let mut words = std::env::args_os();
+    let name = words.next()?;
+    if Path::new(&name).file_name()? != commands::runtime::NAME && words.next()? != "runtime" {
+        return None;
+    }
+    Some(words.collect())
+}
+
 fn main() -> ExitCode {
+    // Before anything is started: what clones into containers has one thread.
+    if let Some(words) = runtime_words() {
+        return commands::runtime::main(&words);
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::of_usage(&error, args::verb().as_deref()),

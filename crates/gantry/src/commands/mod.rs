@@ -5,6 +5,7 @@ pub mod container;
 pub mod image;
 pub mod mounts;
 pub mod registry;
+pub mod runtime;
 pub mod store;
 pub mod system;
 
@@ -30,6 +31,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Push(verb) => verb.run(context),
         Command::Registry(command) => command.run(context),
         Command::Rmi(verb) => verb.run(context),
+        Command::Runtime(verb) => verb.run(),
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
         Command::Mount(verb) => verb.run(context),

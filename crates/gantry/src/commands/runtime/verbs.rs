@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every verb with its flags.
+
+use super::words::{Flag, switch, value};
+
+/// A verb.
+#[derive(Debug, Clone, Copy)]
+pub struct Verb {
+    /// Its name.
+    pub name: &'static str,
+    /// What follows its flags.
+    pub words: &'static str,
+    /// One line.
+    pub help: &'static str,
+    /// Its flags.
+    pub flags: &'static [Flag],
+    /// It clones into containers, so it runs from a file that they cannot write to.
+    pub sealed: bool,
+}
+
+const fn plain(
+    name: &'static str,
+    words: &'static str,
+    help: &'static str,
+    flags: &'static [Flag],
+) -> Verb {
+    Verb {
+        name,
+        words,
+        help,
+        flags,
+        sealed: false,
+    }
+}
+
+const fn cloning(
+    name: &'static str,
+    words: &'static str,
+    help: &'static str,
+    flags: &'static [Flag],
+) -> Verb {
+    Verb {
+        name,
+        words,
+        help,
+        flags,
+        sealed: true,
+    }
+}
+
+/// Before the verb.
+pub const GLOBAL: &[Flag] = &[
+    value(
+        &["root"],
+        "DIR",
+        "where containers are kept [default: /run/gantry-runtime, or below XDG_RUNTIME_DIR]",
+    ),
+    value(
+        &["log"],
+        "FILE",
+        "where failures and warnings are written, too",
+    ),
+    value(&["log-format"], "FORMAT", "text or json [default: text]"),
+    switch(&["systemd-cgroup"], "let systemd make control groups"),
+    value(
+        &["cgroup-manager"],
+        "WHO",
+        "cgroupfs, systemd or disabled, in crun's words",
+    ),
+    value(&["rootless"], "BOOL", "true, false or auto [default: auto]"),
+    switch(&["debug"], "say more"),
+    value(&["log-level"], "LEVEL", "accepted for crun's callers"),
+    switch(&["version", "v"], "print the version"),
+    switch(&["help", "h"], "print this"),
+];
+
+const BUNDLE: Flag = value(&["bundle", "b"], "DIR", "the bundle [default: .]");
+const CONFIG: Flag = value(
+    &["config", "f"],
+    "FILE",
+    "the document, where it is not the bundle's config.json",
+);
+const CONSOLE: Flag = value(&["console-socket"], "SOCKET", "who gets the terminal");
+const PID_FILE: Flag = value(&["pid-file"], "FILE", "where the pid is written");
+const PRESERVE: Flag = value(
+    &["preserve-fds"],
+    "N",
+    "descriptors from 3 on that the program gets",
+);
+const NO_PIVOT: Flag = switch(
+    &["no-pivot"],
+    "the root is an initial ramdisk, which cannot be pivoted",
+);
+const KEYRING: Flag = switch(&["no-new-keyring"], "keep the caller's session keyring");
+const DETACH: Flag = switch(&["detach", "d"], "return once the program runs");
+const SUBREAPER: Flag = switch(&["no-subreaper"], "accepted for runc's callers");
+const HELP: Flag = switch(&["help", "h"], "print this");
+
+/// All of them.
+pub const VERBS: &[Verb] = &[
+    cloning(
+        "create",
+        "ID",
+        "make a container whose program waits for start",
+        &[
+            BUNDLE, CONFIG, CONSOLE, PID_FILE, PRESERVE, NO_PIVOT, KEYRING, HELP,
+        ],
+    ),
+    plain(
+        "start",
+        "ID",
+        "let the program of a created container run",
+        &[HELP],
+    ),
+    cloning(
+        "run",
+        "ID",
+        "create and start a container, and stay until it ends",
+        &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE,
+            PID_FILE,
+            PRESERVE,
+            NO_PIVOT,
+            KEYRING,
+            DETACH,
+            SUBREAPER,
+            switch(&["keep"], "keep the container when its program has ended"),
+            HELP,
+        ],
+    ),
+    cloning(
+        "exec",
+        "ID [PROGRAM [ARG]...]",
+        "run one more process in a container",
+        &[
+            CONSOLE,
+            PID_FILE,
+            PRESERVE,
+            DETACH,
+            SUBREAPER,
+            value(&["process", "p"], "FILE", "the process as a document"),
+            value(&["cwd"], "DIR", "its directory"),
+            value(&["env", "e"], "NAME=VALUE", "a variable; may be repeated"),
+            switch(&["tty", "t"], "give it a terminal"),
+            value(&["user", "u"], "UID[:GID]", "who it is"),
+            value(
+                &["additional-gids", "g"],
+                "GID",
+                "a supplementary group; may be repeated",
+            ),
+            value(&["process-label"], "LABEL", "its SELinux label"),
+            value(&["apparmor"], "PROFILE", "its AppArmor profile"),
+            switch(&["no-new-privs"], "let it gain no privileges"),
+            value(
+                &["cap", "c"],
+                "CAPABILITY",
+                "one more capability; may be repeated",
+            ),
+            value(&["cgroup"], "PATH", "a group below the container's own"),
+            switch(&["ignore-paused"], "in a paused container, too"),
+            HELP,
+        ],
+    ),
+    plain(
+        "kill",
+        "ID [SIGNAL]",
+        "send a signal to a container's first process [default: TERM]",
+        &[switch(&["all", "a"], "to all of its processes"), HELP],
+    ),
+    plain(
+        "delete",
+        "ID...",
+        "remove containers that have ended",
+        &[switch(&["force", "f"], "end them first"), HELP],
+    ),
+    plain("state", "ID", "print what a container is", &[HELP]),
+    plain(
+        "list",
+        "",
+        "print all containers",
+        &[
+            value(&["format", "f"], "FORMAT", "table or json [default: table]"),
+            switch(&["quiet", "q"], "ids only"),
+            HELP,
+        ],
+    ),
+    plain(
+        "ps",
+        "ID [OPTION...]",
+        "print the processes of a container",
+        &[
+            value(&["format", "f"], "FORMAT", "table or json [default: table]"),
+            HELP,
+        ],
+    ),
+    plain(
+        "plan",
+        "",
+        "print what would be done for a bundle, step by step, and do nothing",
+        &[BUNDLE, CONFIG, switch(&["json"], "as JSON"), HELP],
+    ),
+    plain(
+        "spec",
+        "",
+        "write a document to begin with, config.json",
+        &[
+            BUNDLE,
+            switch(&["rootless"], "for a user without root's rights"),
+            HELP,
+        ],
+    ),
+    plain("features", "", "print what this runtime can do", &[HELP]),
+];

@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `gantry runtime`: our own OCI runtime, called as podman and its kin call one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bundles;
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use bundles::Host;
+use serde_json::{Value, json};
+
+/// Ends the test unless containers can be run here.
+macro_rules! host {
+    () => {
+        match Host::new() {
+            Ok(host) => host,
+            Err(reason) => gantry_testkit::skip!("{reason}"),
+        }
+    };
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn privileged_default_bundle_is_confined_as_its_document_says() {
+    let host = host!();
+    let told = host.output(
+        "id; grep -E 'Cap|NoNewPrivs' /proc/self/status; hostname; ls /proc/self/fd; cat /proc/keys; \
+         echo x > /forbidden || echo read-only; ls /dev/null /dev/ptmx /dev/shm; \
+         cat /proc/1/cmdline | tr '\\0' ' '; exit 0",
+        |_| (),
+    );
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], "uid=0(root) gid=0");
+    assert!(lines.contains(&"CapInh:\t0000000000000000"), "{told}");
+    assert!(lines.contains(&"CapBnd:\t0000000020000420"), "{told}");
+    assert!(lines.contains(&"CapEff:\t0000000020000420"), "{told}");
+    assert!(lines.contains(&"NoNewPrivs:\t1"), "{told}");
+    assert!(lines.contains(&"gantry"), "{told}");
+    assert!(lines.contains(&"read-only"), "{told}");
+    // Standard streams, and the one that lists them.
+    assert!(told.contains("\n0\n1\n2\n3\n"), "{told}");
+    assert!(!told.contains("\n4\n"), "{told}");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_status_is_the_programs_own() {
+    let host = host!();
+    assert_eq!(host.run("exit 7", |_| ()).status.code(), Some(7));
+    assert_eq!(
+        host.run("kill -9 $$; kill -9 -1; sleep 9", |document| {
+            // The first process of a pid namespace is deaf to its own signals.
+            remove_namespace(document, "pid");
+        })
+        .status
+        .code(),
+        Some(137)
+    );
+    host.assert_nothing_left();
+}
+
+fn remove_namespace(document: &mut Value, kind: &str) {
+    let namespaces = document["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != kind);
+}
+
+#[test]
+fn privileged_life_of_a_container_in_single_verbs() {
+    let host = host!();
+    let bundle = host.bundle("echo started; exec sleep 600", |_| ());
+    let pid_file = host.path("pid");
+    let out = host.path("out");
+    let mut create = host.command(&[
+        "create",
+        "--pid-file",
+        pid_file.to_str().unwrap(),
+        "--bundle",
+    ]);
+    create
+        .arg(&bundle)
+        .arg("c")
+        .stdout(fs::File::create(&out).unwrap())
+        .stderr(Stdio::inherit());
+    assert!(create.status().unwrap().success());
+    let state = host.json(&["state", "c"]);
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], "c");
+    assert_eq!(state["bundle"], bundle.to_str().unwrap());
+    assert_eq!(
+        fs::read_to_string(&pid_file).unwrap(),
+        state["pid"].to_string()
+    );
+    // Not before it is started.
+    assert_eq!(fs::read_to_string(&out).unwrap(), "");
+    assert!(host.fails(&["delete", "c"]).contains("created"));
+    host.ok(&["start", "c"]);
+    wait_until("output", || {
+        fs::read_to_string(&out).unwrap() == "started\n"
+    });
+    assert_eq!(host.json(&["state", "c"])["status"], "running");
+    assert!(host.fails(&["start", "c"]).contains("running"));
+    assert!(host.fails(&["delete", "c"]).contains("running"));
+    assert_eq!(host.ok(&["list", "-q"]), "c");
+    assert_eq!(
+        host.json(&["list", "--format", "json"])[0]["status"],
+        "running"
+    );
+    assert_eq!(
+        host.json(&["ps", "--format", "json", "c"]),
+        json!([state["pid"]])
+    );
+
+    assert_eq!(host.ok(&["exec", "c", "echo", "hello"]), "hello");
+    assert_eq!(host.status(&["exec", "c", "sh", "-c", "exit 9"]), 9);
+    assert_eq!(
+        host.ok(&[
+            "exec",
+            "-u",
+            "5:6",
+            "-e",
+            "A=b",
+            "--cwd",
+            "/proc",
+            "c",
+            "sh",
+            "-c",
+            "id; echo $A; pwd"
+        ]),
+        "uid=5 gid=6\nb\n/proc"
+    );
+    assert!(
+        host.fails(&["exec", "c", "nope"])
+            .contains("executable file not found in $PATH")
+    );
+    assert!(host.fails(&["exec", "c", "/etc"]).contains("exec:"));
+
+    host.ok(&["kill", "c", "KILL"]);
+    wait_until("the end", || {
+        host.json(&["state", "c"])["status"] == "stopped"
+    });
+    assert_eq!(host.json(&["state", "c"])["pid"], 0);
+    assert!(host.fails(&["exec", "c", "true"]).contains("stopped"));
+    assert!(host.fails(&["kill", "c", "TERM"]).contains("stopped"));
+    host.ok(&["delete", "c"]);
+    assert!(host.fails(&["state", "c"]).contains("does not exist"));
+    assert!(host.fails(&["delete", "c"]).contains("does not exist"));
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_failure_is_told_and_undone() {
+    let host = host!();
+    for (edit, said) in [
+        (
+            json!({"process": {"args": ["nope"]}}),
+            "executable file not found in $PATH",
+        ),
+        (json!({"process": {"args": ["/etc"]}}), "permission denied"),
+        (
+            json!({"process": {"args": ["/nope"]}}),
+            "no such file or directory",
+        ),
+        (json!({"root": {"path": "nowhere"}}), "root file system"),
+        (
+            json!({"mounts": [{"destination": "/m", "type": "bind", "source": "/nowhere"}]}),
+            "/nowhere",
+        ),
+        (
+            json!({"mounts": [{"destination": "/m", "type": "nofs"}]}),
+            "nofs",
+        ),
+        (
+            json!({"linux": {"sysctl": {"kernel.panic": "1"}}}),
+            "belongs to no namespace",
+        ),
+        (json!({"ociVersion": "2.0.0"}), ".ociVersion"),
+    ] {
+        let log = host.path("log");
+        fs::remove_file(&log).ok();
+        let bundle = host.bundle("true", |document| merge(document, &edit));
+        let output = host
+            .command(&[
+                "--log",
+                log.to_str().unwrap(),
+                "--log-format",
+                "json",
+                "run",
+                "--bundle",
+            ])
+            .arg(&bundle)
+            .arg("c")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{edit}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(said), "{edit}: {stderr}");
+        let line: Value = serde_json::from_str(fs::read_to_string(&log).unwrap().trim()).unwrap();
+        assert_eq!(line["level"], "error");
+        assert!(line["msg"].as_str().unwrap().contains(said), "{line}");
+        host.assert_nothing_left();
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+#[test]
+fn privileged_terminal_goes_to_the_console_socket() {
+    let host = host!();
+    let bundle = host.bundle(
+        "tty; stat -c %t:%T /dev/console; exec sleep 600",
+        |document| {
+            document["process"]["terminal"] = json!(true);
+            document["process"]["consoleSize"] = json!({"height": 7, "width": 9});
+        },
+    );
+    // Longer than a socket's address may be.
+    let dir = host.path(&"d".repeat(120));
+    fs::create_dir(&dir).unwrap();
+    let listener = {
+        let held = fs::File::open(&dir).unwrap();
+        let path = format!("/proc/self/fd/{}/s", std::os::fd::AsRawFd::as_raw_fd(&held));
+        UnixListener::bind(path).unwrap()
+    };
+    let mut command = host.command(&["run", "--detach", "--bundle"]);
+    command
+        .arg(&bundle)
+        .arg("--console-socket")
+        .arg(dir.join("s"))
+        .arg("c");
+    assert!(command.status().unwrap().success());
+    let (connection, _) = listener.accept().unwrap();
+    let (_, mut fds) = gantry_sys::socket::receive(&connection, &mut [0; 64], false).unwrap();
+    let master = fds.pop().unwrap();
+    let size = rustix::termios::tcgetwinsize(&master).unwrap();
+    assert_eq!((size.ws_row, size.ws_col), (7, 9));
+    let mut told = String::new();
+    wait_until("output", || {
+        let mut buffer = [0; 256];
+        let length = rustix::io::read(&master, &mut buffer).unwrap();
+        told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        told.lines().count() >= 2
+    });
+    assert_eq!(told, "/dev/pts/0\r\n88:0\r\n");
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_hooks_run_at_their_stages_in_order() {
+    let host = host!();
+    let trace = host.path("trace");
+    fs::write(&trace, "").unwrap();
+    let hook = |stage: &str| {
+        let script = format!(
+            "s=$(cat); echo \"{stage} $(echo $s | sed 's/.*\"status\":\"\\([a-z]*\\)\".*/\\1/') $(readlink /proc/self/ns/mnt)\" >> {}",
+            trace.display()
+        );
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    let bundle = host.bundle("echo program >> /trace", |document| {
+        document["hooks"] = json!({
+            "prestart": hook("prestart"), "createRuntime": hook("createRuntime"),
+            "createContainer": hook("createContainer"),
+            "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "echo startContainer >> /trace"]}],
+            "poststart": hook("poststart"), "poststop": hook("poststop"),
+        });
+        let mounts = document["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/trace", "type": "bind", "source": trace, "options": ["bind"]}));
+    });
+    // The container keeps the streams that it was created with.
+    let mut create = host.command(&["create", "--bundle", bundle.to_str().unwrap(), "c"]);
+    create.stdout(Stdio::null()).stderr(Stdio::inherit());
+    assert!(create.status().unwrap().success());
+    let ours = fs::read_link("/proc/self/ns/mnt")
+        .unwrap()
+        .display()
+        .to_string();
+    let told = fs::read_to_string(&trace).unwrap();
+    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.len(), 3, "{told}");
+    assert_eq!(lines[0], ["prestart", "creating", &ours]);
+    assert_eq!(lines[1], ["createRuntime", "creating", &ours]);
+    assert_eq!(lines[2][..2], ["createContainer", "creating"]);
+    assert_ne!(lines[2][2], ours);
+    host.ok(&["start", "c"]);
+    wait_until("the end", || {
+        host.json(&["state", "c"])["status"] == "stopped"
+    });
+    host.ok(&["delete", "c"]);
+    let told = fs::read_to_string(&trace).unwrap();
+    let mut names: Vec<&str> = told
+        .lines()
+        .skip(3)
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(names.remove(0), "startContainer");
+    assert_eq!(names.pop(), Some("poststop"));
+    names.sort_unstable();
+    assert_eq!(names, ["poststart", "program"]);
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_failing_hook_ends_the_container_before_its_program() {
+    let host = host!();
+    for stage in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+    ] {
+        let mark = host.path("mark");
+        fs::write(&mark, "").unwrap();
+        let bundle = host.bundle("echo ran > /mark", |document| {
+            document["hooks"] = json!({ stage: [{"path": "/bin/false"}] });
+            if stage == "startContainer" {
+                document["hooks"] = json!({ stage: [{"path": "/bin/sh", "args": ["sh", "-c", "exit 1"]}] });
+            }
+            let mounts = document["mounts"].as_array_mut().unwrap();
+            mounts.push(json!({"destination": "/mark", "type": "bind", "source": mark, "options": ["bind"]}));
+        });
+        let said = host.fails(&["run", "--bundle", bundle.to_str().unwrap(), "c"]);
+        assert!(said.contains(stage), "{said}");
+        assert_eq!(fs::read_to_string(&mark).unwrap(), "");
+        host.assert_nothing_left();
+    }
+}
+
+#[test]
+fn privileged_foreground_passes_signals_on_and_loses_no_end() {
+    let host = host!();
+    let bundle = host.bundle(
+        "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+        |_| (),
+    );
+    let out = host.path("out");
+    let mut child = host
+        .command(&["run", "--bundle"])
+        .arg(&bundle)
+        .arg("c")
+        .stdout(fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    wait_until("ready", || fs::read_to_string(&out).unwrap() == "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert_eq!(fs::read_to_string(&out).unwrap(), "ready\ngot\n");
+    // The shortest program there is, many times: its end may come before anything else.
+    for _ in 0..20 {
+        assert_eq!(host.run("exit 3", |_| ()).status.code(), Some(3));
+    }
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_descriptors_are_passed_only_when_asked() {
+    let host = host!();
+    let bundle = host.bundle("ls /proc/self/fd | tr '\\n' ' '; cat <&3", |_| ());
+    let script = format!(
+        "exec 3<<<three 4</etc/passwd; exec {} --root {} run --preserve-fds 1 --bundle {} c",
+        format_args!("{} runtime", env!("CARGO_BIN_EXE_gantry")),
+        host.root().display(),
+        bundle.display()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "0 1 2 3 4 three\n"
+    );
+    host.assert_nothing_left();
+}
