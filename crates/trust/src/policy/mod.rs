@@ -14,6 +14,7 @@
 //! # Source
 //! containers-policy.json(5).
 
+mod find;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use gantry_oci::{Kind, Limits};
+
+pub use find::{LoadPolicyError, PolicyPlaces};
+pub(crate) use find::{ReadError, read_guarded};
 
 use crate::identity::SignedIdentity;
 use crate::scope::{Matched, Subject};

@@ -222,6 +222,17 @@ fn identity(raw: &RawValue, place: &Place) -> Parsed<SignedIdentity> {
     Ok(identity)
 }
 
+impl SignedIdentity {
+    /// Parses the JSON of a `signedIdentity` that stands outside a policy.
+    ///
+    /// # Errors
+    /// [`ParsePolicyError`].
+    pub fn parse_json(text: &str) -> Result<Self, ParsePolicyError> {
+        let raw: &RawValue = serde_json::from_str(text).map_err(ParsePolicyError::Json)?;
+        identity(raw, &Place::default())
+    }
+}
+
 /// The one that is there; none if there are none or several.
 fn exactly_one<T>(choices: impl IntoIterator<Item = Option<T>>) -> Option<T> {
     at_most_one(choices).ok().flatten()
