@@ -22,9 +22,9 @@ use gantry_oci::{Digest, ManifestDigest};
 use serde::{Serialize, Serializer};
 
 use crate::claim::Claim;
-use crate::extra::Extra;
+use crate::extra::{Applicable, Circumstances, ConditionVerdict, Extra, Record};
 use crate::identity::SignedIdentity;
-use crate::mechanism::{Mechanism, Signer};
+use crate::mechanism::{Attested, Mechanism, Signer};
 use crate::prepared::{PreparedPolicy, Ready, Test};
 use crate::refusal::{Reason, Refusal};
 use crate::scope::{Matched, Subject};
@@ -44,6 +44,8 @@ pub struct Question<'a> {
     pub signatures: &'a [FoundSignature],
     /// When.
     pub now: SystemTime,
+    /// What else is known; rules of `trust.d` may ask for it.
+    pub circumstances: Circumstances<'a>,
 }
 
 /// A signature and where it was found.
@@ -68,9 +70,43 @@ pub struct Verdict {
     pub matched: Matched,
     /// The requirements of that scope, in the policy's order.
     pub requirements: Vec<RequirementVerdict>,
+    /// The conditions of `trust.d`, all of which must be met, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionVerdict>,
+    /// The verdict of the namespace's own policy, which must admit the image, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Box<NamespaceVerdict>>,
+    /// What to remember of an admission, for rules against stepping back.
+    pub record: Record,
     /// Until when an admission holds if policy, keys and signatures stay as they are; for good if absent.
     #[serde(serialize_with = "unix_s", skip_serializing_if = "Option::is_none")]
     pub holds_until: Option<SystemTime>,
+}
+
+/// What a namespace's own policy says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamespaceVerdict {
+    /// Its verdict.
+    Policy(Verdict),
+    /// It cannot be used, so that it admits nothing.
+    Refused(Refusal),
+}
+
+impl NamespaceVerdict {
+    fn admitted(&self) -> bool {
+        match self {
+            Self::Policy(verdict) => verdict.admitted,
+            Self::Refused(_) => false,
+        }
+    }
+
+    fn holds_until(&self) -> Option<SystemTime> {
+        match self {
+            Self::Policy(verdict) => verdict.holds_until,
+            Self::Refused(_) => None,
+        }
+    }
 }
 
 /// One requirement, and what each signature is to it.
@@ -137,7 +173,8 @@ pub enum About {
     Index,
 }
 
-fn unix_s<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+/// Seconds since the epoch: what a program reads.
+pub(crate) fn unix_s<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
     let seconds = time.map(|time| match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i128::from(since.as_secs()),
         Err(before) => -i128::from(before.duration().as_secs()),
@@ -146,20 +183,26 @@ fn unix_s<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::E
 }
 
 impl SignatureVerdict {
-    fn counts(&self) -> bool {
-        matches!(self.outcome, Outcome::Counts(_))
+    /// Whether it counts.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.counted().is_some()
+    }
+
+    /// What it says, if it counts.
+    #[must_use]
+    pub fn counted(&self) -> Option<&Counted> {
+        match &self.outcome {
+            Outcome::Counts(counted) => Some(counted),
+            Outcome::Refused(_) => None,
+        }
     }
 }
 
 impl RequirementVerdict {
     /// The signatures that count.
     pub fn counted(&self) -> impl Iterator<Item = &Counted> {
-        self.signatures
-            .iter()
-            .filter_map(|signature| match &signature.outcome {
-                Outcome::Counts(counted) => Some(&**counted),
-                Outcome::Refused(_) => None,
-            })
+        self.signatures.iter().filter_map(SignatureVerdict::counted)
     }
 
     /// Until when it is met: as long as the signature that counts longest.
@@ -175,21 +218,58 @@ impl RequirementVerdict {
 /// Decides.
 #[must_use]
 pub fn evaluate(policy: &PreparedPolicy, extra: &Extra, question: &Question<'_>) -> Verdict {
-    let _ = extra;
+    let mut verdict = evaluate_one(policy, extra, question);
+    let name = question.circumstances.namespace;
+    let Some(own) = name.and_then(|name| extra.namespace_policy(name)) else {
+        return verdict;
+    };
+    let own = match own {
+        Ok(policy) => NamespaceVerdict::Policy(evaluate_one(policy, extra, question)),
+        Err(refusal) => NamespaceVerdict::Refused(refusal.clone()),
+    };
+    verdict.admitted &= own.admitted();
+    verdict.holds_until = earliest([verdict.holds_until, own.holds_until()].into_iter());
+    verdict.namespace = Some(Box::new(own));
+    verdict
+}
+
+fn evaluate_one(policy: &PreparedPolicy, extra: &Extra, question: &Question<'_>) -> Verdict {
     let subject = question.subject;
     let (matched, list) = policy.requirements_for(subject);
-    let unnamed = policy.accepts_unnamed_bundles(subject);
-    let requirements: Vec<RequirementVerdict> = list
+    let rules = extra.applicable(subject);
+    let bench = Bench {
+        question,
+        rules: &rules,
+        unnamed: policy.accepts_unnamed_bundles(subject),
+    };
+    let requirements: Vec<RequirementVerdict> =
+        list.iter().map(|ready| bench.requirement(ready)).collect();
+    let counted: Vec<&Counted> = requirements
         .iter()
-        .map(|ready| judge_requirement(ready, question, unnamed))
+        .flat_map(RequirementVerdict::counted)
         .collect();
+    let conditions = rules.conditions(question, &counted, &|mechanism, identity| {
+        bench.signatures(mechanism, identity)
+    });
+    let by_condition = conditions.iter().flat_map(ConditionVerdict::counted);
+    let all = counted.into_iter().chain(by_condition);
+    let record = Record {
+        manifest_digest: *question.manifest.digest(),
+        made: all.filter_map(|counted| counted.made).max(),
+    };
+    let met = requirements.iter().map(RequirementVerdict::holds_until);
+    let asked = conditions.iter().map(|condition| condition.holds_until);
     Verdict {
-        admitted: requirements.iter().all(|requirement| requirement.met),
+        admitted: requirements.iter().all(|requirement| requirement.met)
+            && conditions.iter().all(|condition| condition.met),
         transport: subject.transport(),
         candidates: subject.candidates().map(ToOwned::to_owned).collect(),
         matched,
-        holds_until: earliest(requirements.iter().map(RequirementVerdict::holds_until)),
+        holds_until: earliest(met.chain(asked)),
         requirements,
+        conditions,
+        namespace: None,
+        record,
     }
 }
 
@@ -197,88 +277,70 @@ fn earliest(times: impl Iterator<Item = Option<SystemTime>>) -> Option<SystemTim
     times.flatten().min()
 }
 
-fn judge_requirement(ready: &Ready, question: &Question<'_>, unnamed: bool) -> RequirementVerdict {
-    let mut verdict = RequirementVerdict {
-        requirement: ready.type_name,
-        identity: None,
-        met: false,
-        refusal: None,
-        signatures: Vec::new(),
-    };
-    match &ready.test {
-        Test::Accept => verdict.met = true,
-        Test::Refuse(refusal) => verdict.refusal = Some(refusal.clone()),
-        Test::Signature(mechanism, identity) => {
-            let judge = Judge {
-                mechanism: &**mechanism,
-                identity,
-                question,
-                unnamed,
-            };
-            verdict.identity = Some(identity.type_name());
-            verdict.signatures = question
-                .signatures
-                .iter()
-                .map(|found| judge.found(found))
-                .collect();
-            verdict.met = verdict.signatures.iter().any(SignatureVerdict::counts);
-        }
-    }
-    verdict
-}
-
-/// One requirement's view of signatures.
-struct Judge<'a> {
-    mechanism: &'a dyn Mechanism,
-    identity: &'a SignedIdentity,
+/// Where signatures are looked at: the question, and what holds for all of them.
+struct Bench<'a> {
     question: &'a Question<'a>,
+    rules: &'a Applicable<'a>,
     unnamed: bool,
 }
 
-impl Judge<'_> {
-    fn found(&self, found: &FoundSignature) -> SignatureVerdict {
-        SignatureVerdict {
+impl Bench<'_> {
+    fn requirement(&self, ready: &Ready) -> RequirementVerdict {
+        let mut verdict = RequirementVerdict {
+            requirement: ready.type_name,
+            identity: None,
+            met: false,
+            refusal: None,
+            signatures: Vec::new(),
+        };
+        match &ready.test {
+            Test::Accept => verdict.met = true,
+            Test::Refuse(refusal) => verdict.refusal = Some(refusal.clone()),
+            Test::Signature(mechanism, identity) => {
+                verdict.identity = Some(identity.type_name());
+                verdict.signatures = self.signatures(&**mechanism, identity);
+                verdict.met = verdict.signatures.iter().any(SignatureVerdict::counts);
+            }
+        }
+        verdict
+    }
+
+    fn signatures(
+        &self,
+        mechanism: &dyn Mechanism,
+        identity: &SignedIdentity,
+    ) -> Vec<SignatureVerdict> {
+        let judge = |found: &FoundSignature| SignatureVerdict {
             place: found.place.clone(),
-            outcome: match self.signature(&found.blob) {
+            outcome: match self.signature(&found.blob, mechanism, identity) {
                 Ok(counted) => Outcome::Counts(Box::new(counted)),
                 Err(refusal) => Outcome::Refused(refusal),
             },
-        }
+        };
+        self.question.signatures.iter().map(judge).collect()
     }
 
-    fn signature(&self, blob: &SignatureBlob) -> Result<Counted, Refusal> {
+    fn signature(
+        &self,
+        blob: &SignatureBlob,
+        mechanism: &dyn Mechanism,
+        identity: &SignedIdentity,
+    ) -> Result<Counted, Refusal> {
         let stored = StoredSignature::parse(&blob.bytes)?;
-        let checked = self.mechanism.check(&stored, self.question.now)?;
-        let about = self.about(&checked.claim.manifest_digest)?;
-        self.names_the_image(&checked.claim)?;
+        let checked = mechanism.check(&stored, self.question.now)?;
+        let about = self.question.about(&checked.claim.manifest_digest)?;
+        self.names_the_image(&checked.claim, identity)?;
+        let expires = self.rules.filter(&checked, self.question.now)?;
         Ok(Counted {
             signer: checked.signer,
             claim: checked.claim,
             about,
             made: checked.made,
-            expires: checked.expires,
+            expires,
         })
     }
 
-    fn about(&self, signed: &ManifestDigest) -> Result<About, Refusal> {
-        if is_digest_of(signed, self.question.manifest) {
-            return Ok(About::Manifest);
-        }
-        match self.question.chosen_from {
-            Some(index) if is_digest_of(signed, index) && lists(index, self.question.manifest) => {
-                Ok(About::Index)
-            }
-            _ => Err(Refusal::new(
-                Reason::OtherDigest,
-                format!(
-                    "made for manifest {signed}, and this is {}",
-                    self.question.manifest.digest()
-                ),
-            )),
-        }
-    }
-
-    fn names_the_image(&self, claim: &Claim) -> Result<(), Refusal> {
+    fn names_the_image(&self, claim: &Claim, identity: &SignedIdentity) -> Result<(), Refusal> {
         let Some(signed) = &claim.docker_reference else {
             if self.unnamed {
                 return Ok(());
@@ -288,9 +350,46 @@ impl Judge<'_> {
                 "the signature names no image, and unnamed-bundles does not list this one's scope",
             ));
         };
-        self.identity
+        identity
             .accepts(self.question.subject.reference(), signed)
             .map_err(|problem| Refusal::new(Reason::OtherIdentity, problem))
+    }
+}
+
+impl Question<'_> {
+    /// A good statement of this type about the image, if the signature is one.
+    pub(crate) fn attested(
+        &self,
+        found: &FoundSignature,
+        mechanism: &dyn Mechanism,
+        predicate_type: &str,
+        rules: &Applicable<'_>,
+    ) -> Option<Attested> {
+        let stored = StoredSignature::parse(&found.blob.bytes).ok()?;
+        let attested = mechanism.attest(&stored, self.now).ok()?;
+        let mut digests = attested.manifest_digests.iter();
+        let good = attested.predicate_type == predicate_type
+            && digests.any(|digest| self.about(digest).is_ok())
+            && rules.revoked_key(&attested.signer).is_none();
+        good.then_some(attested)
+    }
+
+    fn about(&self, signed: &ManifestDigest) -> Result<About, Refusal> {
+        if is_digest_of(signed, self.manifest) {
+            return Ok(About::Manifest);
+        }
+        match self.chosen_from {
+            Some(index) if is_digest_of(signed, index) && lists(index, self.manifest) => {
+                Ok(About::Index)
+            }
+            _ => Err(Refusal::new(
+                Reason::OtherDigest,
+                format!(
+                    "made for manifest {signed}, and this is {}",
+                    self.manifest.digest()
+                ),
+            )),
+        }
     }
 }
 
@@ -390,6 +489,37 @@ pub(crate) mod tests {
                 expires: time(expires),
             })
         }
+
+        fn attest(
+            &self,
+            signature: &StoredSignature,
+            _now: SystemTime,
+        ) -> Result<Attested, Refusal> {
+            attested(&self.0, signature)
+                .ok_or_else(|| Refusal::new(Reason::UnknownKey, "no statement"))
+        }
+    }
+
+    /// A signature whose time of making is `attests` is a statement of the type in its reference's place.
+    fn attested(keys: &[String], signature: &StoredSignature) -> Option<Attested> {
+        let StoredSignature::Simple(message) = signature else {
+            return None;
+        };
+        let text = String::from_utf8_lossy(&message[1..]).into_owned();
+        let words: Vec<&str> = text.split(' ').collect();
+        let [signer, digest, predicate, "attests", _] = words[..] else {
+            return None;
+        };
+        keys.iter().any(|key| key == signer).then(|| Attested {
+            predicate_type: predicate.to_owned(),
+            manifest_digests: vec![digest.parse().unwrap()],
+            signer: Signer {
+                id: signer.to_owned(),
+                also: Vec::new(),
+                name: None,
+            },
+            expires: None,
+        })
     }
 
     pub(crate) fn at(seconds: u64) -> SystemTime {
@@ -460,6 +590,7 @@ pub(crate) mod tests {
             chosen_from: None,
             signatures,
             now: at(1000),
+            circumstances: Circumstances::default(),
         };
         evaluate(policy, &Extra::default(), &question)
     }
@@ -633,6 +764,7 @@ pub(crate) mod tests {
                 chosen_from,
                 signatures: &signatures,
                 now: at(1000),
+                circumstances: Circumstances::default(),
             };
             let verdict = evaluate(&policy, &Extra::default(), &question);
             let about = verdict.requirements[0].counted().next().map(|c| c.about);
@@ -709,6 +841,7 @@ pub(crate) mod tests {
                         {"place": "memory of /c", "refused": {"reason": "unknown-key", "message": "/c"}},
                     ],
                 }],
+                "record": {"manifest_digest": digest, "made": 500},
                 "holds_until": 2000,
             })
         );

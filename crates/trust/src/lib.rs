@@ -34,7 +34,7 @@ pub mod stored;
 pub use claim::Claim;
 pub use evaluate::{FoundSignature, Question, Verdict, evaluate};
 pub use extra::Extra;
-pub use mechanism::{Checked, Mechanism, Signer};
+pub use mechanism::{Attested, Checked, Mechanism, Signer};
 pub use openpgp::{Fingerprint, Keyring, ReadKeysError, SignedText};
 pub use policy::Policy;
 pub use prepared::PreparedPolicy;

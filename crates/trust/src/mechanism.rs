@@ -4,10 +4,11 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use gantry_oci::ManifestDigest;
 use serde::Serialize;
 
 use crate::claim::Claim;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::stored::StoredSignature;
 
 /// The keys or certificates of one requirement, ready to check signatures.
@@ -18,6 +19,29 @@ pub trait Mechanism: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why the signature does not count.
     fn check(&self, signature: &StoredSignature, now: SystemTime) -> Result<Checked, Refusal>;
+
+    /// Checks a signed statement that is more than a plain signature.
+    ///
+    /// # Errors
+    /// Why it counts for nothing; where a mechanism knows no statements, always.
+    fn attest(&self, signature: &StoredSignature, now: SystemTime) -> Result<Attested, Refusal> {
+        let _ = (signature, now);
+        let message = "signatures of this kind carry no statements";
+        Err(Refusal::new(Reason::Unsupported, message))
+    }
+}
+
+/// A good statement about manifests, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attested {
+    /// What kind of statement.
+    pub predicate_type: String,
+    /// What it is about.
+    pub manifest_digests: Vec<ManifestDigest>,
+    /// Who signed, and when.
+    pub signer: Signer,
+    /// Until when it is good.
+    pub expires: Option<SystemTime>,
 }
 
 /// What a good signature says, and who made it.

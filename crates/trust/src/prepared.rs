@@ -238,12 +238,12 @@ impl PreparedPolicy {
 }
 
 /// Lengths in front keep two texts from being mistaken for others with the same joint.
-fn absorb(digester: &mut Digester, bytes: &[u8]) {
+pub(crate) fn absorb(digester: &mut Digester, bytes: &[u8]) {
     digester.update(&(bytes.len() as u64).to_le_bytes());
     digester.update(bytes);
 }
 
-fn absorb_material(digester: &mut Digester, material: &Material) {
+pub(crate) fn absorb_material(digester: &mut Digester, material: &Material) {
     match material {
         Ok(contents) => {
             digester.update(b"+");
