@@ -10,15 +10,19 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use gantry_oci::{Algorithm, Digest, Digester, Limits};
 
 use crate::identity::SignedIdentity;
-use crate::mechanism::Mechanism;
+use crate::mechanism::{Checked, Mechanism, Signer};
+use crate::openpgp::Keyring;
 use crate::policy::{KeyType, Policy, Requirement, SigstoreSigners, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::scope::{Matched, Subject};
+use crate::simple;
+use crate::stored::StoredSignature;
 
 /// A policy that can be evaluated.
 ///
@@ -89,11 +93,13 @@ impl Mechanisms for Real {
         read_key_file(path, &self.limits)
     }
 
-    fn openpgp(&self, _keys: &[Bytes]) -> Result<Arc<dyn Mechanism>, Refusal> {
-        Err(Refusal::new(
-            Reason::Unsupported,
-            "this version checks no OpenPGP signatures",
-        ))
+    fn openpgp(&self, keys: &[Bytes]) -> Result<Arc<dyn Mechanism>, Refusal> {
+        let keyring = Keyring::parse(keys, &self.limits)
+            .map_err(|error| Refusal::new(Reason::NoKeys, error.to_string()))?;
+        Ok(Arc::new(OpenPgp {
+            keyring,
+            limits: self.limits,
+        }))
     }
 
     fn sigstore(
@@ -105,6 +111,33 @@ impl Mechanisms for Real {
             Reason::Unsupported,
             "this version checks no sigstore signatures",
         ))
+    }
+}
+
+/// Simple signatures by the keys of a ring.
+#[derive(Debug)]
+struct OpenPgp {
+    keyring: Keyring,
+    limits: Limits,
+}
+
+impl Mechanism for OpenPgp {
+    fn check(&self, signature: &StoredSignature, now: SystemTime) -> Result<Checked, Refusal> {
+        let StoredSignature::Simple(message) = signature else {
+            let message = "a sigstore signature, and simple signing is asked for";
+            return Err(Refusal::new(Reason::Unsupported, message));
+        };
+        let signed = self.keyring.verify(message, now, &self.limits)?;
+        Ok(Checked {
+            claim: simple::parse_payload(&signed.text)?,
+            signer: Signer {
+                id: signed.key.to_string(),
+                also: vec![signed.signer.to_string()],
+                name: None,
+            },
+            made: Some(signed.created),
+            expires: signed.expires,
+        })
     }
 }
 

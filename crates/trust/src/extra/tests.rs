@@ -168,8 +168,7 @@ fn age_of_signatures() {
 fn revoked_keys_and_digests() {
     let image = manifest("1");
     let key = "0123456789ABCDEF0123456789ABCDEF01234567";
-    let text =
-        format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/a"]}}]}}"#);
+    let text = r#"{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPaths":["/a"]}]}"#;
     let ask = Ask {
         policy: &text.replace("/a", key),
         ..Ask::default()
@@ -285,7 +284,11 @@ fn an_attestation_must_be_of_the_type_by_the_key_about_the_image() {
         (by("/k", manifest("2").digest(), "slsa"), false),
         (signature("/k", image.digest(), "slsa", "-", "-"), false),
     ] {
-        let verdict = ask.verdict(&rules(&[rule]).unwrap(), &image, &[found.clone()]);
+        let verdict = ask.verdict(
+            &rules(&[rule]).unwrap(),
+            &image,
+            std::slice::from_ref(&found),
+        );
         assert_eq!(verdict.admitted, admitted, "{found:?}");
     }
     assert!(!ask.verdict(&rules(&[rule]).unwrap(), &image, &[]).admitted);
