@@ -6,6 +6,7 @@
 //! - [`image`] and [`tar`]: small images from a few lines, well formed or hostile;
 //! - [`corpus`]: hostile images by name, and the verdicts that they must get everywhere;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
+//! - [`docker`]: a real Docker daemon with its own data;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod corpus;
+pub mod docker;
 pub mod fixtures;
 pub mod gpg;
 pub mod image;
