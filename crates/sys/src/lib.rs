@@ -17,6 +17,7 @@
 //! | [`clone`] | processes in new namespaces; joining namespaces |
 //! | [`task`] | what a process sets of itself, and the program that it becomes |
 //! | [`probe`] | what this kernel can do, as one value |
+//! | [`bpf`] | programs that decide on a control group's use of devices |
 //! | [`proc`] | the few facts read from `/proc` |
 //! | [`seccomp`] | installing system call filters |
 //! | [`signal`] | signals as something to read; signals to a pidfd |
@@ -25,6 +26,7 @@
 //! Every failure is a [`SysError`]: the call, its arguments, the errno. Nothing here decides policy
 //! or falls back silently: planners read [`probe::KernelFeatures`] and choose.
 
+pub mod bpf;
 pub mod clone;
 pub mod error;
 pub mod lock;
