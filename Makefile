@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CARGO_TERM_COLOR ?= auto
 
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq rpm \
-	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp gnupg
+	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp dbus-daemon gnupg
 # Not in every release; tests that need them say so where they are not.
 WISHED_PACKAGES := composefs docker.io:dockerd
 # What the benches measure against.

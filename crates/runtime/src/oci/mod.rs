@@ -11,6 +11,7 @@
 //! | `foreground` | staying until the end |
 //! | [`state`] | containers on disk |
 //! | [`hooks`] | programs that the document wants run |
+//! | [`cgroup`] | control groups: planned, made, limited, counted, removed |
 //! | [`seccomp`] | from the document's filter to a program for the kernel; handing its listener over |
 //! | [`seal`] | nobody in a container can write to this program |
 //! | `groups`, `network`, `idmap`, `middle` | control groups, devices, user namespaces, as the verbs need them |
@@ -20,6 +21,7 @@
 //! # Source
 //! runtime-spec 1.2; the command line and the state document of runc; design 0001.
 
+pub mod cgroup;
 mod cgroupfs;
 mod channel;
 mod clocks;
