@@ -69,6 +69,8 @@ pub struct Limits {
     pub signatures: usize,
     /// One signature as stored, in bytes.
     pub signature_bytes: u64,
+    /// All signatures of one manifest as a registry gives them, in bytes.
+    pub signature_list_bytes: u64,
     /// What an OpenPGP message holds after decompression, in bytes.
     pub openpgp_message_bytes: u64,
     /// All keys of one requirement, in bytes.
@@ -121,6 +123,7 @@ impl Limits {
         inline_bytes: 64,
         signatures: 128,
         signature_bytes: 4 << 20,
+        signature_list_bytes: 4 << 20,
         openpgp_message_bytes: 1 << 20,
         keyring_bytes: 16 << 20,
         keyring_packets: 1 << 16,

@@ -241,6 +241,22 @@ impl Keyring {
     }
 }
 
+/// Whether bytes are a signed message of the one form that is accepted, and
+/// its signature one that may count. Says nothing of who made it.
+///
+/// # Errors
+/// The [`Refusal`] that every keyring would give.
+pub fn check_message(message: &Bytes, limits: &Limits) -> Result<(), Refusal> {
+    let parsed = catch_unwind(|| SignedMessage::parse(message, limits));
+    let SignedMessage { signature, .. } = parsed.unwrap_or_else(|_| {
+        Err(Refusal::new(
+            Reason::Malformed,
+            "the OpenPGP library gave up on the message",
+        ))
+    })?;
+    check_data_signature(&signature)
+}
+
 /// Adds a certificate, or what is new of it: a revocation in one file counts
 /// for the key in another.
 fn add(certificates: &mut Vec<Certificate>, new: Certificate) {
