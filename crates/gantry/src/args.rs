@@ -43,6 +43,14 @@ pub struct Global {
         env = "GANTRY_CONFIG"
     )]
     pub config: Option<PathBuf>,
+    /// The directory that says where signatures are kept, instead of the usual ones
+    #[arg(
+        long = "registries.d",
+        global = true,
+        value_name = "DIR",
+        env = "GANTRY_REGISTRIES_D"
+    )]
+    pub registries_d: Option<PathBuf>,
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,

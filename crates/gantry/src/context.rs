@@ -17,6 +17,8 @@ pub struct Context {
     pub root: PathBuf,
     /// The state of running containers.
     pub runroot: PathBuf,
+    /// Where it says where signatures are kept, instead of the usual places.
+    pub registries_d: Option<PathBuf>,
     /// How to show progress.
     pub progress: ProgressMode,
     /// The configuration file's contents.
@@ -46,6 +48,7 @@ impl Context {
         Ok(Self {
             root: absolute(root)?,
             runroot: absolute(runroot)?,
+            registries_d: global.registries_d.clone(),
             progress: global.progress,
             config,
         })

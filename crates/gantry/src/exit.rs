@@ -131,6 +131,8 @@ failure_from!(
     gantry_image::EndpointError,
     gantry_image::unverified::VerifyManifestError,
     gantry_transport::ParseNameError,
+    gantry_trust::ReadKeysError,
+    gantry_trust::registries_d::ReadRegistriesDError,
     gantry_transport::copy::CopyError,
     gantry_transport::registry::RegistryError,
 );

@@ -148,13 +148,14 @@ pub trait ImageDestination: Send + Sync + fmt::Debug {
     async fn begin(&self, incoming: Arc<Incoming>) -> Result<Box<dyn ImageWriter>, EndpointError>;
 
     /// Keeps an index whose entries were committed before, or of which the
-    /// caller wants only those that were.
+    /// caller wants only those that were; `signatures` are kept beside it.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] if it keeps none.
+    /// [`Kind::Unsupported`] if it keeps no indexes, or no signatures.
     async fn put_index(
         &self,
         index: &ManifestBytes,
+        signatures: Vec<SignatureBlob>,
         naming: Naming,
     ) -> Result<Committed, EndpointError>;
 }

@@ -19,8 +19,8 @@ use gantry_image::destination::{Capabilities, Incoming, Naming};
 use gantry_image::destination::{Commit, Committed};
 use gantry_image::{
     BlobStream, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer, LayerAnswer,
-    LayerForm, LayerSlot, LayerStream, ManifestBytes, Origin, UnverifiedManifest, VerifiedBlob,
-    Wanted,
+    LayerForm, LayerSlot, LayerStream, ManifestBytes, Origin, SignatureBlob, UnverifiedManifest,
+    VerifiedBlob, Wanted,
 };
 use gantry_oci::{Descriptor, Kind, LayerDigest, ManifestDigest};
 use std::io::{self, Read};
@@ -103,6 +103,7 @@ impl ImageDestination for StoreDestination {
         let (store, options) = (self.store.clone(), self.options);
         let ingest = blocking(move || store.begin(options)).await??;
         Ok(Box::new(StoreWriter {
+            store: self.store.clone(),
             ingest,
             names: self.names.clone(),
         }))
@@ -111,6 +112,7 @@ impl ImageDestination for StoreDestination {
     async fn put_index(
         &self,
         index: &ManifestBytes,
+        signatures: Vec<SignatureBlob>,
         naming: Naming,
     ) -> Result<Committed, EndpointError> {
         let (store, options, names) = (self.store.clone(), self.options, self.names_for(naming));
@@ -118,7 +120,12 @@ impl ImageDestination for StoreDestination {
         let digest = *index.digest();
         blocking(move || -> Result<(), IngestError> {
             let ingest = store.begin(options)?;
-            ingest.commit_index(&index, choose(&store, &index)?, &names)?;
+            let chosen = choose(&store, &index)?;
+            if !signatures.is_empty() {
+                ingest.commit_index(&index, chosen, &[])?;
+                store.add_signatures(index.digest(), &signatures)?;
+            }
+            ingest.commit_index(&index, chosen, &names)?;
             Ok(())
         })
         .await??;
@@ -140,6 +147,7 @@ fn choose(store: &Store, index: &ManifestBytes) -> Result<Option<ManifestDigest>
 }
 
 struct StoreWriter {
+    store: Store,
     ingest: Ingest,
     names: Vec<ImageName>,
 }
@@ -176,11 +184,17 @@ impl ImageWriter for StoreWriter {
                 Naming::Named => self.names.as_slice(),
                 Naming::ByDigest => &[],
             };
-            self.ingest.commit_image(&CommitImage {
+            let image = |names| CommitImage {
                 manifest: &commit.manifest,
                 config: commit.config.bytes(),
                 names,
-            })?;
+            };
+            if !commit.signatures.is_empty() {
+                // The signatures are there before the name is.
+                self.ingest.commit_image(&image(&[]))?;
+                self.store.add_signatures(&digest, &commit.signatures)?;
+            }
+            self.ingest.commit_image(&image(names))?;
             if let Some(index) = &commit.chosen_from {
                 self.ingest.commit_index(index, Some(digest), &[])?;
             }
@@ -387,6 +401,14 @@ impl ImageSource for StoreSource {
         let store = self.store.clone();
         let tar = blocking(move || store.layer_tar(&diff_id)).await??;
         Ok(LayerStream::plain_tar(stream_of(None, tar)))
+    }
+
+    async fn signatures(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        let (store, digest) = (self.store.clone(), *digest);
+        Ok(blocking(move || store.signatures(&digest)).await??)
     }
 }
 

@@ -188,6 +188,9 @@ impl Store {
             ),
             Err(error) => report.add_error(format!("{path}/{}", layout::MANIFEST_JSON), &error),
         }
+        if let Err(error) = self.signatures(&record.digest) {
+            report.add_error(format!("{path}/{}", layout::SIGNATURES), &error);
+        }
         let facts = match &record.content {
             RecordContent::Image(facts) => facts,
             RecordContent::Index { present, .. } => {

@@ -10,6 +10,7 @@
 //!   layers/<alg>:<hex>             layer record by diffID: gives back the exact tar
 //!   digests/<alg>:<hex>/           one image: manifest.json config.json record.json
 //!                                  image.erofs (composefs face) rootfs/ (hard-link face);
+//!                                  signatures/<sha256 hex> what others say of it, added at any time
 //!                                  an index: manifest.json record.json rootfs -> ../<chosen>/rootfs
 //!   images/<repository>/<tag>      symlink to digests/…; this store's own names
 //!   remotes/<host>/<repository>/<tag>   the same for what came from elsewhere; "@<digest>" by digest
@@ -43,6 +44,7 @@ pub(crate) const CONFIG_JSON: &str = "config.json";
 pub(crate) const RECORD_JSON: &str = "record.json";
 pub(crate) const IMAGE_EROFS: &str = "image.erofs";
 pub(crate) const ROOTFS: &str = "rootfs";
+pub(crate) const SIGNATURES: &str = "signatures";
 pub(crate) const LOCK: &str = "lock";
 
 /// Directories that only this host's writers use.

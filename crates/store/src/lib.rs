@@ -21,6 +21,7 @@
 //! | [`refs`], [`name`] | names and how they lead to images |
 //! | [`layers`] | layers as records; giving tars back |
 //! | [`contents`] | what is in an image or a container, as data |
+//! | [`signatures`] | what others say of an image |
 //! | [`mount`] | how an image becomes a root file system |
 //! | [`mounts`] | mounts that outlive the command that made them |
 //! | [`lease`] | what must not be deleted |
@@ -43,6 +44,7 @@ pub mod open;
 pub mod record;
 pub mod refs;
 pub mod remove;
+pub mod signatures;
 mod trees;
 pub mod usage;
 

@@ -25,9 +25,12 @@ pub use plan::{CopyPlan, ImagePlan, PlannedLayer, plan};
 pub(crate) use resolve::entry as resolve_entry;
 pub use run::{CopyReport, ImageReport, run};
 
+use std::fmt;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use gantry_image::convert::Wishes;
-use gantry_image::{EndpointError, ImageSource, ManifestBytes};
+use gantry_image::{EndpointError, ImageSource, ManifestBytes, SignatureBlob};
 use gantry_oci::{Kind, Limits, Platform};
 
 use crate::registry::RetryPolicy;
@@ -58,6 +61,8 @@ pub struct CopyOptions {
     pub preserve_digests: bool,
     /// Leave signatures behind.
     pub remove_signatures: bool,
+    /// Who signs what arrives, beside the signatures that it has.
+    pub signers: Vec<Arc<dyn Sign>>,
     /// Layers moved at once, at most.
     pub parallel_layers: usize,
     /// When to try a layer again.
@@ -76,11 +81,22 @@ impl CopyOptions {
             wishes: Wishes::default(),
             preserve_digests: false,
             remove_signatures: false,
+            signers: Vec::new(),
             parallel_layers: 6,
             retry: RetryPolicy::default(),
             limits: Limits::DEFAULT,
         }
     }
+}
+
+/// Signs manifests as they are at the destination, images and indexes.
+#[async_trait]
+pub trait Sign: fmt::Debug + Send + Sync {
+    /// Makes signatures of a manifest.
+    ///
+    /// # Errors
+    /// No key, or nobody who gives its passphrase.
+    async fn sign(&self, manifest: &ManifestBytes) -> Result<Vec<SignatureBlob>, EndpointError>;
 }
 
 /// Decides whether an image may be copied, before any blob of it is fetched.

@@ -98,6 +98,20 @@ impl Prepared {
         manifest_of(&self.incoming.manifest)
     }
 
+    /// Why the manifest changes whatever the destination has: a layer that is
+    /// to be written anew may be there as it was.
+    pub(super) fn certain_changes(&self) -> &[String] {
+        let layers = self.incoming.layers.iter().zip(&self.conversion.layers);
+        let mut anew = layers.filter(|(_, step)| matches!(step, LayerStep::Rewrite { .. }));
+        let family = ManifestFormat::of(&self.incoming.manifest.media_type());
+        if self.conversion.format == family
+            && anew.all(|(layer, step)| step.restores(&layer.descriptor))
+        {
+            return &[];
+        }
+        &self.conversion.reasons
+    }
+
     fn describe(&self, chosen: Option<String>) -> ImagePlan {
         let layers = self
             .incoming

@@ -9,7 +9,7 @@ use gantry_image::convert::{self, LayerStep, ManifestFormat, Rewritten};
 use gantry_image::progress::{Event, ProgressSink};
 use gantry_image::{
     Commit, Committed, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer,
-    LayerAnswer, LayerStream, ManifestBytes, Naming, VerifiedBlob,
+    LayerAnswer, LayerStream, ManifestBytes, Naming, SignatureBlob, VerifiedBlob,
 };
 use gantry_oci::{Digest, Kind, ManifestDigest};
 use serde::Serialize;
@@ -145,9 +145,13 @@ impl Job<'_> {
                         copied.insert(descriptor.digest, bytes);
                     }
                 }
-                let index = self.index_after(index, &copied)?;
-                self.commit_index(&index, naming).await?;
-                Ok(index)
+                let after = self.index_after(index.clone(), &copied)?;
+                let changed = (after.digest() != index.digest())
+                    .then(|| format!("index {} must be rewritten", index.digest()));
+                let mut signatures = self.signatures(&index, changed.as_slice()).await?;
+                self.sign(&after, &mut signatures).await?;
+                self.commit_index(&after, signatures, naming).await?;
+                Ok(after)
             }
         }
     }
@@ -194,10 +198,41 @@ impl Job<'_> {
     async fn commit_index(
         &self,
         index: &ManifestBytes,
+        signatures: Vec<SignatureBlob>,
         naming: Naming,
     ) -> Result<(), EndpointError> {
-        let Committed { digest } = self.destination.put_index(index, naming).await?;
+        let committed = self.destination.put_index(index, signatures, naming);
+        let Committed { digest } = committed.await?;
         self.progress.event(&Event::Committed { digest });
+        Ok(())
+    }
+
+    /// The signatures that a manifest has and that go along with it. One that
+    /// changes would leave them behind without a word, so that is refused.
+    async fn signatures(
+        &self,
+        manifest: &ManifestBytes,
+        changes: &[String],
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        if self.options.remove_signatures {
+            return Ok(Vec::new());
+        }
+        let signatures = self.source.signatures(manifest.digest()).await?;
+        if !signatures.is_empty() && !changes.is_empty() {
+            return Err(would_not_fit(manifest, changes));
+        }
+        Ok(signatures)
+    }
+
+    /// Adds the signatures that are made now.
+    async fn sign(
+        &self,
+        manifest: &ManifestBytes,
+        signatures: &mut Vec<SignatureBlob>,
+    ) -> Result<(), EndpointError> {
+        for signer in &self.options.signers {
+            signatures.extend(signer.sign(manifest).await?);
+        }
         Ok(())
     }
 
@@ -222,12 +257,8 @@ impl Job<'_> {
                 .map(|layer| layer.descriptor.size_bytes)
                 .fold(0, u64::saturating_add),
         });
-        let signatures = if self.options.remove_signatures || prepared.conversion.changes_manifest()
-        {
-            Vec::new()
-        } else {
-            self.source.signatures(bytes.digest()).await?
-        };
+        let changes = prepared.certain_changes();
+        let mut signatures = self.signatures(bytes, changes).await?;
         let writer = self.destination.begin(prepared.incoming.clone()).await?;
         let width = self
             .options
@@ -256,6 +287,10 @@ impl Job<'_> {
             bytes.clone()
         };
         let changed = manifest.digest() != bytes.digest();
+        if changed && !signatures.is_empty() {
+            return Err(would_not_fit(bytes, &prepared.conversion.reasons).into());
+        }
+        self.sign(&manifest, &mut signatures).await?;
         let commit = Commit {
             manifest: manifest.clone(),
             config: prepared.incoming.config.clone(),
@@ -419,4 +454,15 @@ impl Job<'_> {
         });
         Ok(LayerStream { form, blob })
     }
+}
+
+fn would_not_fit(manifest: &ManifestBytes, changes: &[String]) -> EndpointError {
+    EndpointError::new(
+        Kind::InvalidInput,
+        format!(
+            "keep the signatures of {}: they would not fit what it becomes ({}); use --remove-signatures to leave them behind",
+            manifest.digest(),
+            changes.join("; ")
+        ),
+    )
 }

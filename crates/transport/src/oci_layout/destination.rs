@@ -10,7 +10,7 @@ use gantry_image::convert::ManifestFormat;
 use gantry_image::{
     BlobStream, Capabilities, Checker, Commit, Committed, EndpointError, ImageDestination,
     ImageWriter, Incoming, Layer, LayerAnswer, LayerForm, LayerSlot, LayerStream, ManifestBytes,
-    Naming, VerifiedBlob,
+    Naming, SignatureBlob, VerifiedBlob,
 };
 use gantry_oci::{Algorithm, Descriptor, ImageConfig, Kind, MediaType, Platform};
 use tokio::sync::mpsc;
@@ -142,10 +142,22 @@ impl ImageDestination for LayoutDestination {
     async fn put_index(
         &self,
         index: &ManifestBytes,
+        signatures: Vec<SignatureBlob>,
         naming: Naming,
     ) -> Result<Committed, EndpointError> {
+        must_be_unsigned(&signatures)?;
         self.place.clone().put(index.clone(), naming, None).await
     }
+}
+
+fn must_be_unsigned(signatures: &[SignatureBlob]) -> Result<(), EndpointError> {
+    if signatures.is_empty() {
+        return Ok(());
+    }
+    Err(EndpointError::new(
+        Kind::Unsupported,
+        "an OCI layout has no place for signatures; use --remove-signatures to leave them behind",
+    ))
 }
 
 struct LayoutWriter {
@@ -243,12 +255,7 @@ impl ImageWriter for LayoutWriter {
     }
 
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Committed, EndpointError> {
-        if !commit.signatures.is_empty() {
-            return Err(EndpointError::new(
-                Kind::Unsupported,
-                "an OCI layout has no place for signatures",
-            ));
-        }
+        must_be_unsigned(&commit.signatures)?;
         let (files, config) = (self.place.files.clone(), commit.config);
         blocking(move || files.put_small(config.digest(), config.bytes())).await?;
         self.place

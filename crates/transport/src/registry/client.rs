@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use gantry_oci::{Host, Limits, Repository as RepositoryName};
+use gantry_oci::{Host, Limits, Reference, Repository as RepositoryName};
+use gantry_trust::lookaside::Base;
+use gantry_trust::registries_d::RegistriesD;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use reqwest::{Response, Url};
@@ -138,6 +140,31 @@ pub struct Options {
     pub limits: Limits,
     /// How we introduce ourselves; `gantry/<version>` if empty.
     pub user_agent: String,
+    /// Where signatures are kept beside it.
+    pub lookaside: LookasidePlaces,
+}
+
+/// Where signatures are kept outside of registries.
+#[derive(Debug, Clone, Default)]
+pub struct LookasidePlaces {
+    /// What `registries.d` says.
+    pub configured: Arc<RegistriesD>,
+    /// Where they are if it says nothing.
+    pub default: Option<Base>,
+}
+
+impl LookasidePlaces {
+    /// Where the signatures of a reference are read.
+    pub(crate) fn reads(&self, reference: &Reference) -> Option<&Base> {
+        self.configured
+            .lookaside(reference)
+            .or(self.default.as_ref())
+    }
+
+    /// Where the signatures of a reference are written.
+    pub(crate) fn writes(&self, reference: &Reference) -> Option<&Base> {
+        self.configured.staging(reference).or(self.default.as_ref())
+    }
 }
 
 /// Caps of this protocol, beside those of [`Limits`].
@@ -156,6 +183,8 @@ struct Inner {
     options: Options,
     clients: Clients,
     base: OnceCell<Url>,
+    /// Whether it keeps signatures itself.
+    keeps_signatures: OnceCell<bool>,
     tokens: Mutex<HashMap<Scope, Token>>,
     /// Whether the registry asked for Basic; then every request carries it.
     basic: Mutex<bool>,
@@ -193,8 +222,13 @@ impl Repository {
     /// The address of something below `/v2/<name>/`. `tail` is made of parsed
     /// digests, tags and fixed words only.
     pub(crate) async fn url(&self, tail: &str) -> Result<Url, RegistryError> {
+        self.url_below("/v2", tail).await
+    }
+
+    /// The same below another top than `/v2`.
+    pub(crate) async fn url_below(&self, top: &str, tail: &str) -> Result<Url, RegistryError> {
         let base = self.registry.base().await?;
-        base.join(&format!("/v2/{}/{tail}", self.name))
+        base.join(&format!("{top}/{}/{tail}", self.name))
             .map_err(|error| RegistryError::Malformed {
                 what: format!("address {}", self.full_name()),
                 why: error.to_string(),
@@ -264,6 +298,7 @@ impl Registry {
             options,
             clients,
             base: OnceCell::new(),
+            keeps_signatures: OnceCell::new(),
             tokens: Mutex::default(),
             basic: Mutex::default(),
             found: Mutex::default(),
@@ -347,6 +382,69 @@ impl Registry {
             .await?;
         // A TLS server says 400 to plain HTTP.
         Ok(response.status() != StatusCode::BAD_REQUEST)
+    }
+
+    /// Whether the registry says that it keeps signatures. It says so to
+    /// everybody, before it asks who we are.
+    pub(crate) async fn keeps_signatures(&self, scope: Scope) -> Result<bool, RegistryError> {
+        let ask = || async move {
+            let what = format!("ask registry {} what it can do", self.0.host);
+            let url =
+                self.base()
+                    .await?
+                    .join("/v2/")
+                    .map_err(|error| RegistryError::Malformed {
+                        what: what.clone(),
+                        why: error.to_string(),
+                    })?;
+            let response = self.send_unknown(&what, url, scope).await?;
+            let header = response.headers().get("x-registry-supports-signatures");
+            Ok(header.is_some_and(|value| value.as_bytes() == b"1"))
+        };
+        self.0.keeps_signatures.get_or_try_init(ask).await.copied()
+    }
+
+    /// Fetches a small thing from an address that may be any server's: no
+    /// secret goes along. `None` if there is none.
+    pub(crate) async fn fetch_elsewhere(
+        &self,
+        what: &str,
+        url: Url,
+        scope: Scope,
+        limit_bytes: u64,
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let response = self.send_unknown(what, url, scope).await?;
+        match response.status() {
+            StatusCode::OK => self.read_small(response, limit_bytes, what).await.map(Some),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.status_error(response, what).await),
+        }
+    }
+
+    /// Sends a GET without saying who we are, until there is an answer that is
+    /// not a temporary failure.
+    async fn send_unknown(
+        &self,
+        what: &str,
+        url: Url,
+        scope: Scope,
+    ) -> Result<Response, RegistryError> {
+        let request = Request::new(what.to_owned(), Method::GET, url, scope);
+        let mut failures = 0;
+        loop {
+            let error = match self.follow(&request, None).await {
+                Ok(response) if is_temporary_status(response.status()) => {
+                    self.status_error(response, what).await
+                }
+                Err(error) if error.is_temporary() => error,
+                outcome => return outcome,
+            };
+            failures += 1;
+            if failures > self.0.options.retry.attempts {
+                return Err(error);
+            }
+            self.pause_before_retry(failures, &error).await?;
+        }
     }
 
     fn client(&self, url: &Url) -> Result<reqwest::Client, RegistryError> {
@@ -448,10 +546,11 @@ impl Registry {
 
     /// Whether the credentials for `scope` may go to `url`.
     fn may_authorize(&self, url: &Url, scope: &Scope) -> bool {
-        self.is_own(url)
-            && url
-                .path()
-                .starts_with(&format!("/v2/{}/", scope.repository))
+        let below = |top: &str| {
+            let of_repository = format!("{top}{}/", scope.repository);
+            url.path().starts_with(&of_repository)
+        };
+        self.is_own(url) && (below("/v2/") || below("/extensions/v2/"))
     }
 
     /// Sends a request and follows redirects. A request with a body, or one

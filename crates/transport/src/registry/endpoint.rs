@@ -9,14 +9,15 @@ use gantry_image::convert::ManifestFormat;
 use gantry_image::{
     BlobStream, Capabilities, Commit, Committed, EndpointError, ImageDestination, ImageSource,
     ImageWriter, Incoming, Layer, LayerAnswer, LayerForm, LayerSlot, LayerStream, ManifestBytes,
-    Naming, Origin, UnverifiedManifest, VerifiedBlob, Wanted,
+    Naming, Origin, SignatureBlob, UnverifiedManifest, VerifiedBlob, Wanted,
 };
-use gantry_oci::{Descriptor, Host, Kind, MediaType, Reference};
+use gantry_oci::{Descriptor, Host, Kind, ManifestDigest, MediaType, Reference};
 
 use super::client::{Login, Options, Registry, Repository, TlsVerify};
 use super::error::RegistryError;
 use super::manifests::ManifestName;
 use super::mirrors::{Place, RegistriesConf};
+use super::signatures;
 
 /// How many layers a registry likes to take at once.
 const PARALLEL_LAYERS: usize = 6;
@@ -166,6 +167,17 @@ impl ImageSource for RegistrySource {
         })
         .await
     }
+
+    async fn signatures(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        let current = self.current.load(Ordering::Relaxed);
+        match self.places.get(current) {
+            Some(place) => signatures::read(place, &self.reference, digest).await,
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 /// A name in a registry that images are pushed to.
@@ -191,14 +203,35 @@ impl RegistryDestination {
             repository,
         }
     }
+}
 
-    async fn put(
+impl RegistryDestination {
+    /// Adds signatures to those of a manifest that is there.
+    ///
+    /// # Errors
+    /// There is no place for them, or as the registry says.
+    pub async fn add_signatures(
         &self,
-        manifest: &ManifestBytes,
-        naming: Naming,
-    ) -> Result<Committed, EndpointError> {
-        put_manifest(&self.repository, &self.reference, manifest, naming).await
+        digest: &ManifestDigest,
+        signatures: &[SignatureBlob],
+    ) -> Result<(), EndpointError> {
+        signatures::write(&self.repository, &self.reference, digest, signatures).await
     }
+}
+
+/// Puts a manifest with its signatures: they are there before the name is.
+async fn put_signed(
+    repository: &Repository,
+    reference: &Reference,
+    manifest: &ManifestBytes,
+    signatures: &[SignatureBlob],
+    naming: Naming,
+) -> Result<Committed, EndpointError> {
+    if !signatures.is_empty() {
+        put_manifest(repository, reference, manifest, Naming::ByDigest).await?;
+        signatures::write(repository, reference, manifest.digest(), signatures).await?;
+    }
+    put_manifest(repository, reference, manifest, naming).await
 }
 
 async fn put_manifest(
@@ -255,9 +288,11 @@ impl ImageDestination for RegistryDestination {
     async fn put_index(
         &self,
         index: &ManifestBytes,
+        signatures: Vec<SignatureBlob>,
         naming: Naming,
     ) -> Result<Committed, EndpointError> {
-        self.put(index, naming).await
+        let (repository, reference) = (&self.repository, &self.reference);
+        put_signed(repository, reference, index, &signatures, naming).await
     }
 }
 
@@ -327,12 +362,6 @@ impl ImageWriter for RegistryWriter {
     }
 
     async fn commit(self: Box<Self>, commit: Commit) -> Result<Committed, EndpointError> {
-        if !commit.signatures.is_empty() {
-            return Err(EndpointError::new(
-                Kind::Unsupported,
-                format!("push signatures to {}: not supported yet", self.reference),
-            ));
-        }
         let bytes = commit.config.bytes();
         let config = Descriptor::new(
             MediaType::OciConfig,
@@ -344,10 +373,11 @@ impl ImageWriter for RegistryWriter {
                 .push_blob(&config, BlobStream::from_bytes(bytes.clone()))
                 .await?;
         }
-        put_manifest(
+        put_signed(
             &self.repository,
             &self.reference,
             &commit.manifest,
+            &commit.signatures,
             commit.naming,
         )
         .await

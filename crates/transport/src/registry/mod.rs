@@ -5,7 +5,7 @@
 //!  RegistrySource / RegistryDestination     what the copy engine sees
 //!      │          mirrors                   which places to try for a name
 //!      ▼
-//!  Repository     manifests · blobs · upload · tags
+//!  Repository     manifests · blobs · upload · tags · signatures
 //!      │
 //!      ▼
 //!  Registry       client: one request with retries, redirects, authorisation
@@ -39,11 +39,13 @@ pub mod error;
 pub mod manifests;
 pub mod mirrors;
 mod redirect;
+mod signatures;
 pub mod tags;
 pub mod tls;
 mod upload;
 
-pub use client::{Options, Pace, Registry, Repository, RetryPolicy, TlsVerify};
+pub use client::{LookasidePlaces, Options, Pace, Registry, Repository, RetryPolicy, TlsVerify};
 pub use credentials::{Credentials, Environment};
 pub use endpoint::{RegistryDestination, RegistrySource};
 pub use error::RegistryError;
+pub use signatures::add_to_lookaside;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gantry_image::{
     Capabilities, Committed, EndpointError, ImageDestination, ImageSource, ImageWriter, Incoming,
-    ManifestBytes, Naming,
+    ManifestBytes, Naming, SignatureBlob,
 };
 use gantry_oci::{Kind, Platform};
 use gantry_store::endpoint::{StoreDestination, StoreSource};
@@ -18,8 +18,10 @@ use gantry_transport::registry::client::Login;
 use gantry_transport::registry::mirrors::RegistriesConf;
 use gantry_transport::registry::tls::CertificatePlaces;
 use gantry_transport::registry::{
-    Credentials, Environment, Options, RegistryDestination, RegistrySource, TlsVerify,
+    Credentials, Environment, LookasidePlaces, Options, RegistryDestination, RegistrySource,
+    TlsVerify,
 };
+use gantry_trust::registries_d::{self, RegistriesD};
 
 use crate::context::Context;
 use crate::exit::Failure;
@@ -164,6 +166,26 @@ impl Side {
         })
     }
 
+    /// The options for registries, with the places of signatures.
+    ///
+    /// # Errors
+    /// `registries.d` cannot be read.
+    pub fn registry_options(&self, context: &Context) -> Result<Options, Failure> {
+        let environment = environment();
+        let (home, uid) = (environment.config_home.as_deref(), environment.uid);
+        let directories = match &context.registries_d {
+            Some(only) => vec![only.clone()],
+            None => registries_d::directories(home, uid),
+        };
+        Ok(Options {
+            lookaside: LookasidePlaces {
+                configured: Arc::new(RegistriesD::load(&directories)?),
+                default: registries_d::default_lookaside(environment.home.as_deref(), uid),
+            },
+            ..self.options.clone()
+        })
+    }
+
     /// Opens a source.
     ///
     /// # Errors
@@ -175,7 +197,8 @@ impl Side {
     ) -> Result<Box<dyn ImageSource>, Failure> {
         Ok(match name {
             ImageName::Docker(reference) => {
-                Box::new(RegistrySource::new(reference, &self.options, &self.conf)?)
+                let options = self.registry_options(context)?;
+                Box::new(RegistrySource::new(reference, &options, &self.conf)?)
             }
             ImageName::OciLayout { path, selection } => {
                 Box::new(LayoutSource::new(path, selection, &self.layout))
@@ -224,7 +247,7 @@ impl Side {
         Ok(match name {
             ImageName::Docker(reference) => Box::new(RegistryDestination::new(
                 reference,
-                &self.options,
+                &self.registry_options(context)?,
                 &self.conf,
             )),
             ImageName::OciLayout { path, selection } => {
@@ -256,7 +279,12 @@ impl ImageDestination for PlannedStore {
         Err(planned_only())
     }
 
-    async fn put_index(&self, _: &ManifestBytes, _: Naming) -> Result<Committed, EndpointError> {
+    async fn put_index(
+        &self,
+        _: &ManifestBytes,
+        _: Vec<SignatureBlob>,
+        _: Naming,
+    ) -> Result<Committed, EndpointError> {
         Err(planned_only())
     }
 }
