@@ -8,6 +8,12 @@
 //! [registry]
 //! # The faces made of each pushed image; per repository below.
 //! faces = ["composefs", "hardlink"]
+//! # Keep signatures, and say so to clients, who then look into no lookaside.
+//! signatures = true
+//!
+//! [registry.repository."old/*"]
+//! # Those that lie in a lookaside's directory are given as well.
+//! lookaside = "file:///srv/signatures"
 //!
 //! [registry.repository."team/*"]
 //! faces = ["composefs"]
@@ -49,6 +55,10 @@ pub struct RegistryConfig {
     pub faces: Option<Vec<Face>>,
     /// Whether pushed images are verified and unpacked; they are if absent.
     pub explode: Option<bool>,
+    /// Whether signatures are kept, by the extension of the containers family.
+    pub signatures: Option<bool>,
+    /// A directory (`file:///…`) whose signatures are given as well.
+    pub lookaside: Option<String>,
     /// Per repository, by name or by a prefix that ends in `/*`.
     pub repository: BTreeMap<String, RepositoryConfig>,
 }
@@ -61,6 +71,10 @@ pub struct RepositoryConfig {
     pub faces: Option<Vec<Face>>,
     /// Whether images pushed here are verified and unpacked.
     pub explode: Option<bool>,
+    /// Whether signatures of images pushed here are kept.
+    pub signatures: Option<bool>,
+    /// A directory (`file:///…`) whose signatures are given as well.
+    pub lookaside: Option<String>,
 }
 
 /// A view of an image's tree that a store can make.

@@ -26,8 +26,10 @@ mod pipeline;
 mod respond;
 mod routes;
 mod serve;
+mod signatures;
 mod state;
 mod upload;
 
 pub use pipeline::{Rules, Treatment};
 pub use serve::{ClientLimits, Registry, ServeError, ServeOptions, Tls, serve};
+pub use signatures::{Keeping, SignatureRules};

@@ -100,7 +100,7 @@ pub async fn put(
 ) -> Result<Response, ApiError> {
     let mut arriving = Arriving::new(registry);
     arriving.read(body).await?;
-    let bytes = Bytes::from(std::mem::take(&mut arriving.bytes));
+    let bytes = arriving.take();
     let turn = registry.explosions.clone().acquire_owned().await;
     let registry = Arc::clone(registry);
     let (repository, name) = (repository.clone(), name.clone());
@@ -114,14 +114,14 @@ pub async fn put(
 }
 
 /// A manifest on its way into memory, counted against what all of them may take together.
-struct Arriving<'r> {
+pub(crate) struct Arriving<'r> {
     registry: &'r Registry,
     bytes: Vec<u8>,
     counted: u64,
 }
 
 impl<'r> Arriving<'r> {
-    fn new(registry: &'r Registry) -> Self {
+    pub(crate) fn new(registry: &'r Registry) -> Self {
         Self {
             registry,
             bytes: Vec::new(),
@@ -130,7 +130,7 @@ impl<'r> Arriving<'r> {
     }
 
     /// Reads a body, which must be there after a while: a client that trickles holds memory as one that stalls does.
-    async fn read(&mut self, body: Body) -> Result<(), ApiError> {
+    pub(crate) async fn read(&mut self, body: Body) -> Result<(), ApiError> {
         let idle = self.registry.clients.idle;
         let read = tokio::time::timeout(idle, self.read_all(body)).await;
         read.unwrap_or_else(|_| {
@@ -141,6 +141,11 @@ impl<'r> Arriving<'r> {
             Err(ApiError::new(Code::ManifestInvalid, message)
                 .with_status(StatusCode::REQUEST_TIMEOUT))
         })
+    }
+
+    /// What arrived.
+    pub(crate) fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.bytes).into()
     }
 
     async fn read_all(&mut self, body: Body) -> Result<(), ApiError> {
@@ -371,6 +376,10 @@ pub fn delete(
     registry
         .state
         .dismiss(repository, Member::Manifest, digest.digest())
+        .map_err(io)?;
+    registry
+        .state
+        .remove_signatures(repository, digest.digest())
         .map_err(io)?;
     Ok(Answer::new(StatusCode::ACCEPTED).done())
 }

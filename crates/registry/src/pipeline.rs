@@ -19,8 +19,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gantry_image::ManifestBytes;
+use bytes::Bytes;
 use gantry_image::select::choose_platform;
+use gantry_image::{ManifestBytes, SignatureBlob};
 use gantry_layer::compress::{self, Decoder};
 use gantry_oci::{
     Descriptor, DiffId, Digest, Digester, Document, ImageConfig, Kind, Limits, Manifest,
@@ -68,19 +69,27 @@ impl Rules {
     /// The treatment for a repository.
     #[must_use]
     pub fn of(&self, repository: &Repository) -> Treatment {
-        let name = repository.as_str();
-        if let Some(treatment) = self.repositories.get(name) {
-            return *treatment;
-        }
-        let matching = self.repositories.iter().filter_map(|(pattern, treatment)| {
-            let prefix = pattern.strip_suffix('*')?;
-            (prefix.ends_with('/') && name.starts_with(prefix))
-                .then_some((prefix.len(), *treatment))
-        });
-        matching
-            .max_by_key(|(length, _)| *length)
-            .map_or(self.default, |(_, treatment)| treatment)
+        longest_match(&self.repositories, repository).map_or(self.default, |own| *own)
     }
+}
+
+/// What a table says of a repository: by its name, or by the longest prefix
+/// that ends in `/*`.
+pub fn longest_match<'a, T>(
+    table: &'a BTreeMap<String, T>,
+    repository: &Repository,
+) -> Option<&'a T> {
+    let name = repository.as_str();
+    if let Some(own) = table.get(name) {
+        return Some(own);
+    }
+    let matching = table.iter().filter_map(|(pattern, value)| {
+        let prefix = pattern.strip_suffix('*')?;
+        (prefix.ends_with('/') && name.starts_with(prefix)).then_some((prefix.len(), value))
+    });
+    matching
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, value)| value)
 }
 
 /// The store, and what is made of each image.
@@ -438,6 +447,29 @@ impl Pipeline {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The signatures that the store keeps with an image.
+    pub fn signatures(&self, digest: &ManifestDigest) -> Result<Vec<Bytes>, ApiError> {
+        let found = self.store.signatures(digest);
+        let found = found.map_err(of_store("read signatures"))?;
+        Ok(found.into_iter().map(|signature| signature.bytes).collect())
+    }
+
+    /// Keeps a signature with its image; false if the image has no tree here.
+    pub fn add_signature(
+        &self,
+        digest: &ManifestDigest,
+        signature: &SignatureBlob,
+    ) -> Result<bool, ApiError> {
+        let doing = of_store("keep the signature");
+        if self.store.image(digest).map_err(&doing)?.is_none() {
+            return Ok(false);
+        }
+        let added = self
+            .store
+            .add_signatures(digest, std::slice::from_ref(signature));
+        added.map(|()| true).map_err(doing)
     }
 
     /// Where a tag leads.

@@ -18,7 +18,7 @@ use crate::errors::{ApiError, Code};
 use crate::respond::Answer;
 use crate::serve::Registry;
 use crate::upload::UploadId;
-use crate::{blobs, manifests};
+use crate::{blobs, manifests, signatures};
 
 /// Query parameters, decoded; the first of equal names counts.
 #[derive(Debug, Default)]
@@ -92,12 +92,20 @@ enum Target {
     Uploads(Repository),
     Upload(Repository, UploadId),
     Referrers(Repository, Digest),
+    Signatures(Repository, Digest),
 }
 
 fn parse_target(path: &str) -> Result<Option<Target>, ApiError> {
     let Some(path) = percent_decode(path) else {
         return Ok(None);
     };
+    if let Some(rest) = path.strip_prefix("/extensions/v2/") {
+        let (head, last) = rest.rsplit_once('/').unwrap_or_default();
+        let Some(name) = head.strip_suffix("/signatures") else {
+            return Ok(None);
+        };
+        return Ok(Some(Target::Signatures(repository(name)?, digest(last)?)));
+    }
     let Some(rest) = path.strip_prefix("/v2") else {
         return Ok(None);
     };
@@ -187,7 +195,17 @@ async fn route(registry: &Arc<Registry>, request: Request<Body>) -> Result<Respo
     let read = parts.method == Method::GET || parts.method == Method::HEAD;
     match (target, parts.method.as_str()) {
         (Target::Base, _) if read => {
-            Ok(Answer::new(StatusCode::OK).json("application/json", &serde_json::json!({})))
+            let mut answer = Answer::new(StatusCode::OK);
+            if registry.signatures.announced() {
+                answer = answer.header(signatures::ANNOUNCEMENT, "1");
+            }
+            Ok(answer.json("application/json", &serde_json::json!({})))
+        }
+        (Target::Signatures(name, digest), _) if read => {
+            signatures::get(registry, &name, &ManifestDigest::from_digest(digest))
+        }
+        (Target::Signatures(name, digest), "PUT") => {
+            signatures::put(registry, &name, &ManifestDigest::from_digest(digest), body).await
         }
         (Target::Catalog, _) if read => manifests::catalog(registry, &query),
         (Target::Tags(name), _) if read => manifests::tags(registry, &name, &query),
@@ -273,6 +291,10 @@ mod tests {
                 &format!("/v2/a/referrers/{DIGEST}"),
                 Target::Referrers(repository("a"), digest),
             ),
+            (
+                &format!("/extensions/v2/a/b/signatures/{DIGEST}"),
+                Target::Signatures(repository("a/b"), digest),
+            ),
             ("/v2/a/blobs/uploads/", Target::Uploads(repository("a"))),
             (
                 "/v2/blobs/uploads/blobs/uploads/00112233445566778899aabbccddeeff",
@@ -296,6 +318,10 @@ mod tests {
             "/v2/a/blobs/uploads/../../../x",
             "/v2/a/blobs/uploads/00",
             "/v2/a/manifests/..",
+            "/extensions/v2/a/signatures/..",
+            "/extensions/v2/../signatures/sha256:x",
+            "/extensions/v2/signatures/x",
+            "/extensions/v3/a/signatures/x",
             "/v2//tags/list",
             "/v2/%2e%2e/tags/list",
             "/v2/a%00/tags/list",

@@ -27,6 +27,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::pipeline::{Pipeline, Rules};
 use crate::routes;
+use crate::signatures::SignatureRules;
 use crate::state::State;
 use crate::upload::Uploads;
 
@@ -63,6 +64,7 @@ pub struct Registry {
     pub(crate) state: State,
     pub(crate) uploads: Uploads,
     pub(crate) pipeline: Pipeline,
+    pub(crate) signatures: SignatureRules,
     pub(crate) limits: Limits,
     pub(crate) clients: ClientLimits,
     pub(crate) explosions: Arc<Semaphore>,
@@ -81,12 +83,19 @@ impl Registry {
         Ok(Self {
             uploads: Uploads::new(&state, limits, clients)?,
             pipeline: Pipeline::new(store, rules, limits),
+            signatures: SignatureRules::default(),
             state,
             limits,
             clients,
             explosions: Arc::new(Semaphore::new(clients.explosions)),
             manifest_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// The same, keeping signatures as these rules say.
+    #[must_use]
+    pub fn with_signatures(self, signatures: SignatureRules) -> Self {
+        Self { signatures, ..self }
     }
 
     /// The same with other bounds on clients.

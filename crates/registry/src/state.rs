@@ -8,6 +8,7 @@
 //!     blobs/<alg>:<hex>                                    empty: the blob may be read here
 //!     manifests/<alg>:<hex>                                media type, depth: so may the manifest
 //!     referrers/<alg>:<hex of subject>/<alg>:<hex>         a descriptor: that manifest speaks of the subject
+//!     signatures/<alg>:<hex of manifest>/<sha256 hex>      of what has no tree; others are in the store, with the image
 //! <root>/registry/unpacked/<alg>:<hex>                     a diffID: what that blob was found to unpack to
 //! ```
 //!
@@ -22,7 +23,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use gantry_oci::{DiffId, Digest, Repository};
+use bytes::Bytes;
+use gantry_oci::{Algorithm, DiffId, Digest, Limits, Repository};
 
 /// Stands for `/` in a repository's name. No name has it, and it is as short, so that the longest name is a file name.
 const SLASH: char = '+';
@@ -320,6 +322,56 @@ impl State {
         Ok(all)
     }
 
+    /// The signatures of a manifest that has no tree, in the order of their digests.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn signatures(
+        &self,
+        repository: &Repository,
+        manifest: &Digest,
+        limits: &Limits,
+    ) -> io::Result<Vec<Bytes>> {
+        let Some(entries) = optional(std::fs::read_dir(self.signatures_dir(repository, manifest)))?
+        else {
+            return Ok(Vec::new());
+        };
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        paths.truncate(limits.signatures);
+        let mut signatures = Vec::new();
+        for path in paths {
+            signatures.extend(optional(std::fs::read(path))?.map(Bytes::from));
+        }
+        Ok(signatures)
+    }
+
+    /// Keeps a signature of a manifest that has no tree, durably.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add_signature(
+        &self,
+        repository: &Repository,
+        manifest: &Digest,
+        signature: &[u8],
+    ) -> io::Result<()> {
+        let name = Digest::of(Algorithm::Sha256, signature).hex();
+        let directory = self.signatures_dir(repository, manifest);
+        self.write_durably(&directory.join(name), signature)
+    }
+
+    /// Forgets the signatures of a manifest that has no tree.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub fn remove_signatures(&self, repository: &Repository, manifest: &Digest) -> io::Result<()> {
+        let directory = self.signatures_dir(repository, manifest);
+        optional(std::fs::remove_dir_all(directory)).map(drop)
+    }
+
     /// Temporary file, sync, rename, sync of the directory: old or new after any cut. The temporary file stands among
     /// the uploads, where the next start removes it if this one dies.
     ///
@@ -332,6 +384,12 @@ impl State {
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         sync_parent(path)
+    }
+
+    fn signatures_dir(&self, repository: &Repository, manifest: &Digest) -> PathBuf {
+        self.repo(repository)
+            .join("signatures")
+            .join(manifest.to_string())
     }
 
     fn referrers_dir(&self, repository: &Repository, subject: &Digest) -> PathBuf {

@@ -175,9 +175,22 @@ pub struct OurRegistry {
 
 impl OurRegistry {
     pub fn start(world: &World) -> Self {
+        Self::start_with(world, "")
+    }
+
+    /// With a configuration file of this text.
+    pub fn start_with(world: &World, config: &str) -> Self {
         let root = world.dir.join("registry");
-        let mut child = world
-            .command_in(&root, ["registry", "serve", "--listen", "127.0.0.1:0"])
+        let file = world.dir.join("registry.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gantry"))
+            .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
+            .arg(&root)
+            .arg("--config-file")
+            .arg(&file)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gantry_oci::{Kind, Limits};
-use gantry_registry::{Registry, Rules, ServeOptions, Tls, Treatment};
+use gantry_registry::{Keeping, Registry, Rules, ServeOptions, SignatureRules, Tls, Treatment};
 use gantry_store::{CreateOptions, Faces, Store};
+use gantry_trust::lookaside::Base;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Face, RegistryConfig};
@@ -47,11 +48,13 @@ impl Serve {
         };
         let store = Store::open_or_create(&context.root, &options)?;
         let limits = Limits::DEFAULT;
-        let registry =
-            Registry::new(store, rules(&context.config.registry), limits).map_err(|error| {
+        let config = &context.config.registry;
+        let registry = Registry::new(store, rules(config), limits)
+            .map_err(|error| {
                 Failure::from(error)
                     .context(format!("open the registry in {}", context.root.display()))
-            })?;
+            })?
+            .with_signatures(signature_rules(config)?);
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -136,6 +139,48 @@ fn treatment(explode: Option<bool>, list: Option<&[Face]>, otherwise: Treatment)
         (_, None, Treatment::Explode(faces)) => Treatment::Explode(faces),
         (Some(true), None, Treatment::Keep) => Treatment::Explode(Faces::BOTH),
     }
+}
+
+/// What is done with signatures; a lookaside that is named means that they are kept.
+fn keeping(
+    signatures: Option<bool>,
+    lookaside: Option<&str>,
+    otherwise: &Keeping,
+) -> Result<Keeping, Failure> {
+    match (signatures, lookaside) {
+        (Some(false), _) => Ok(Keeping::Off),
+        (_, Some(text)) => match Base::parse(text) {
+            Ok(Base::Directory(directory)) => Ok(Keeping::Merged(directory)),
+            Ok(Base::Web(_)) => Err(Failure::message(
+                Kind::Unsupported,
+                format!("lookaside {text:?}: the registry reads a file: directory only"),
+            )),
+            Err(error) => Err(Failure::new(Kind::InvalidInput, error)),
+        },
+        (Some(true), None) if *otherwise == Keeping::Off => Ok(Keeping::Own),
+        (Some(true) | None, None) => Ok(otherwise.clone()),
+    }
+}
+
+fn signature_rules(config: &RegistryConfig) -> Result<SignatureRules, Failure> {
+    let default = keeping(
+        config.signatures,
+        config.lookaside.as_deref(),
+        &Keeping::Off,
+    )?;
+    let own = |(name, rule): (&String, &crate::config::RepositoryConfig)| {
+        let own = keeping(rule.signatures, rule.lookaside.as_deref(), &default)
+            .map_err(|failure| failure.context(format!("read the rules of repository {name}")))?;
+        Ok((name.clone(), own))
+    };
+    Ok(SignatureRules {
+        repositories: config
+            .repository
+            .iter()
+            .map(own)
+            .collect::<Result<_, Failure>>()?,
+        default,
+    })
 }
 
 fn rules(config: &RegistryConfig) -> Rules {
