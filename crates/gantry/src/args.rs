@@ -110,6 +110,11 @@ pub enum Command {
     Registry(commands::registry::RegistryCommand),
     Rmi(commands::image::rmi::Rmi),
     Runtime(commands::runtime::Runtime),
+    Sign(Box<commands::signature::sign::Sign>),
+    Verify(Box<commands::signature::verify::Verify>),
+    StandaloneSign(commands::signature::standalone_sign::StandaloneSign),
+    StandaloneVerify(commands::signature::standalone_verify::StandaloneVerify),
+    ManifestDigest(commands::signature::manifest_digest::ManifestDigest),
     #[command(subcommand)]
     Store(commands::store::StoreCommand),
     Tag(commands::image::tag::Tag),

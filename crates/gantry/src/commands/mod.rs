@@ -6,6 +6,7 @@ pub mod image;
 pub mod mounts;
 pub mod registry;
 pub mod runtime;
+pub mod signature;
 pub mod store;
 pub mod system;
 
@@ -32,6 +33,11 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Registry(command) => command.run(context),
         Command::Rmi(verb) => verb.run(context),
         Command::Runtime(verb) => verb.run(),
+        Command::Sign(verb) => verb.run(context),
+        Command::Verify(verb) => verb.run(context),
+        Command::StandaloneSign(verb) => verb.run(),
+        Command::StandaloneVerify(verb) => verb.run(),
+        Command::ManifestDigest(verb) => verb.run(),
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
         Command::Mount(verb) => verb.run(context),

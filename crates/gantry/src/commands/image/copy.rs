@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use gantry_image::ImageSource;
 use gantry_image::convert::{ManifestFormat, Wishes};
+use gantry_oci::Reference;
 use gantry_oci::media_type::LayerCompression;
 use gantry_transport::ImageName;
 use gantry_transport::copy::{self, CopyOptions, MultiArch};
 
 use super::endpoint::{DestinationArgs, FacesArgs, PlatformArgs, Side, SourceArgs};
+use crate::commands::signature::signers::SignersArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{network, output, progress};
@@ -41,6 +43,9 @@ pub struct Copy {
     /// Leave signatures behind
     #[arg(long)]
     remove_signatures: bool,
+    /// Who signs it.
+    #[command(flatten)]
+    signers: SignersArgs,
     /// How layers are compressed that must be written anew
     #[arg(long, value_enum, value_name = "HOW")]
     dest_compress_format: Option<Compression>,
@@ -119,6 +124,7 @@ impl Copy {
         );
         options.preserve_digests = self.preserve_digests;
         options.remove_signatures = self.remove_signatures;
+        options.signers = self.signers.resolve(reference_of(&destination))?;
         options.parallel_layers = self.image_parallel_copies.clamp(1, 64);
         options.retry.attempts = self.retry_times;
         let (mut from, mut to) = (self.from.resolve()?, self.to.resolve()?);
@@ -128,6 +134,14 @@ impl Copy {
         let source = from.source(source, context)?;
         self.telling
             .carry_out(context, &*source, (&to, destination, self.faces), &options)
+    }
+}
+
+/// What a destination is called in a registry, for who signs.
+pub fn reference_of(destination: &ImageName) -> Option<&Reference> {
+    match destination {
+        ImageName::Docker(reference) => Some(reference),
+        _ => None,
     }
 }
 

@@ -7,8 +7,9 @@ use gantry_store::{ImageName as StoreName, Pointer, Store};
 use gantry_transport::copy::{CopyOptions, MultiArch};
 use gantry_transport::{ImageName, ParseNameError};
 
-use super::copy::{Compression, Format, TellingArgs, wishes};
+use super::copy::{Compression, Format, TellingArgs, reference_of, wishes};
 use super::endpoint::{FacesArgs, PlainArgs};
+use crate::commands::signature::signers::SignersArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::lookup;
@@ -32,6 +33,12 @@ pub struct Push {
     /// How layers are compressed [default: as they were]
     #[arg(long, value_enum, value_name = "HOW")]
     compression_format: Option<Compression>,
+    /// Leave signatures behind
+    #[arg(long)]
+    remove_signatures: bool,
+    /// Who signs it.
+    #[command(flatten)]
+    signers: SignersArgs,
     /// How often to try again what failed temporarily
     #[arg(long, value_name = "N", default_value_t = 3)]
     retry: u32,
@@ -56,6 +63,8 @@ impl Push {
         };
         let mut options = CopyOptions::new(gantry_oci::Platform::host());
         options.retry.attempts = self.retry;
+        options.remove_signatures = self.remove_signatures;
+        options.signers = self.signers.resolve(reference_of(&destination))?;
         options.wishes = wishes(self.format, self.compression_format, false);
         let record = if self.all {
             options.multi_arch = MultiArch::All;
