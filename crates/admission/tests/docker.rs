@@ -9,8 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::{Mode, Plugin, World};
 use gantry_testkit::docker::Dockerd;
+use gantry_testkit::gpg::Gpg;
 use gantry_testkit::scratch::scratch;
 use gantry_testkit::skip;
 use serde_json::{Value, json};
@@ -155,6 +158,67 @@ fn privileged_a_daemon_runs_only_what_the_policy_admits() {
             .any(|line| line.entry == "docker-start" && line.admitted)
     );
     assert!(journal.iter().all(|line| line.allowed == line.admitted));
+}
+
+#[test]
+fn privileged_a_signature_is_for_an_image_and_a_name() {
+    let dir = scratch();
+    let Some(world) = World::start(dir.path()) else {
+        skip!("docker-registry is not installed");
+    };
+    let Some(gpg) = Gpg::new().unwrap() else {
+        skip!("gpg is not installed");
+    };
+    let plugin = Plugin::start(&world, "signed", Mode::Enforce);
+    let daemon = dockerd!(&dir.join("docker"), Some(plugin.name()));
+    plugin.serve(&daemon.socket());
+    let host = world.registry.address();
+    let name = |tag: &str| format!("{host}/team/app:{tag}");
+    let digests: Vec<String> = ["alice", "mallory", "nobody", "older"]
+        .into_iter()
+        .map(|tag| {
+            publish(&daemon, &name(tag), tag);
+            daemon.run(["pull", "--quiet", &name(tag)]).unwrap();
+            let format = "--format={{index .RepoDigests 0}}";
+            daemon
+                .run(["image", "inspect", format, &name(tag)])
+                .unwrap()
+        })
+        .collect();
+    let digest = |position: usize| digests[position].rsplit_once('@').unwrap().1;
+    let key = |user| gpg.make_key(user, "ed25519", "sign", "1y").unwrap();
+    let (alice, mallory) = (
+        key("alice <alice@example.com>"),
+        key("mallory <m@example.com>"),
+    );
+    world.sign(&gpg, &alice, &name("alice"), digest(0));
+    world.sign(&gpg, &mallory, &name("mallory"), digest(1));
+    world.sign(&gpg, &alice, &name("older"), digest(3));
+    let keys = STANDARD.encode(gpg.export(&alice).unwrap());
+    let signed = json!({"type": "signedBy", "keyType": "GPGKeys", "keyData": keys});
+    world.write(&json!({
+        "default": [{"type": "reject"}],
+        "transports": {"docker": {format!("{host}/team"): [signed]}},
+    }));
+
+    let said = daemon
+        .run(["run", "--rm", &name("alice"), "/bin/echo", "ran"])
+        .unwrap();
+    assert_eq!(said, "ran");
+    daemon.run(["create", &digests[0], "/bin/true"]).unwrap();
+    refused(&daemon, ["create", &name("mallory")]);
+    refused(&daemon, ["create", &digests[1]]);
+    refused(&daemon, ["create", &name("nobody")]);
+    // Signed by the right key as another version: good as what it is, and not as the current one.
+    daemon.run(["create", &name("older"), "/bin/true"]).unwrap();
+    daemon.run(["tag", &name("older"), &name("alice")]).unwrap();
+    let said = refused(&daemon, ["create", &name("alice")]);
+    assert!(said.contains("older"), "{said}");
+    // The other way round: a name of ours on an image of nobody's.
+    daemon
+        .run(["tag", &name("nobody"), &name("older")])
+        .unwrap();
+    refused(&daemon, ["create", &name("older")]);
 }
 
 #[test]

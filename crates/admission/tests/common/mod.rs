@@ -9,21 +9,27 @@
     reason = "helpers of tests; each test file uses a part"
 )]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_admission::docker::{DockerAuthz, Options};
 use gantry_admission::{
-    Bounds, Clerk, Decision, Journal, Listen, Loaded, PolicyJudge, Rules, Sources,
+    Bounds, Clerk, Decision, Journal, Listen, Loaded, PolicyJudge, Rules, Service, Sources,
 };
-use gantry_image::{EndpointError, ImageSource};
-use gantry_oci::{Limits, Platform, Reference};
+use gantry_image::{
+    BlobStream, EndpointError, ImageSource, SignatureBlob, UnverifiedManifest, Wanted,
+};
+use gantry_oci::{Descriptor, Limits, ManifestDigest, Platform, Reference};
+use gantry_testkit::gpg::Gpg;
 use gantry_testkit::tool::{self, DockerRegistry};
 use gantry_transport::registry::RegistrySource;
 use gantry_transport::registry::mirrors::RegistriesConf;
-use gantry_trust::{Extra, Policy};
+use gantry_trust::{Extra, Policy, StoredSignature, simple};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -42,18 +48,56 @@ impl Rules for PolicyFile {
     }
 }
 
+/// Registries, and beside them a directory with signatures: a directory for each digest.
 #[derive(Debug)]
-pub struct Registries;
+pub struct Registries(pub PathBuf);
 
 impl Sources for Registries {
     fn open(&self, reference: &Reference) -> Result<Box<dyn ImageSource>, EndpointError> {
-        let conf = RegistriesConf::default();
         let source = RegistrySource::new(
             reference.clone(),
             &gantry_transport::registry::Options::default(),
-            &conf,
+            &RegistriesConf::default(),
         )?;
-        Ok(Box::new(source))
+        Ok(Box::new(Signed {
+            source,
+            signatures: self.0.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Signed {
+    source: RegistrySource,
+    signatures: PathBuf,
+}
+
+#[async_trait]
+impl ImageSource for Signed {
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    async fn manifest(&self, wanted: Wanted<'_>) -> Result<UnverifiedManifest, EndpointError> {
+        self.source.manifest(wanted).await
+    }
+
+    async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, EndpointError> {
+        self.source.blob(descriptor).await
+    }
+
+    async fn signatures(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        let Ok(files) = std::fs::read_dir(self.signatures.join(digest.hex())) else {
+            return Ok(Vec::new());
+        };
+        let blob = |file: std::io::Result<std::fs::DirEntry>| {
+            let bytes = Bytes::from(std::fs::read(file.unwrap().path()).unwrap());
+            StoredSignature::parse(&bytes).unwrap().to_blob()
+        };
+        Ok(files.map(blob).collect())
     }
 }
 
@@ -90,10 +134,26 @@ impl World {
         std::fs::rename(staged, &self.policy).unwrap();
     }
 
+    fn signatures(&self) -> PathBuf {
+        self.policy.with_file_name("signatures")
+    }
+
+    /// Signs a manifest under a reference.
+    pub fn sign(&self, gpg: &Gpg, key: &str, reference: &str, digest: &str) {
+        let digest: ManifestDigest = digest.parse().unwrap();
+        let reference = Reference::parse_normalized(reference).unwrap();
+        let payload = simple::make_payload(&reference, &digest, "test", SystemTime::now());
+        let signed = gpg.sign(key, &payload, &[]).unwrap();
+        let directory = self.signatures().join(digest.hex());
+        std::fs::create_dir_all(&directory).unwrap();
+        let count = std::fs::read_dir(&directory).unwrap().count();
+        std::fs::write(directory.join(count.to_string()), signed).unwrap();
+    }
+
     pub fn judge(&self) -> PolicyJudge {
         PolicyJudge {
             rules: Arc::new(PolicyFile(self.policy.clone())),
-            sources: Box::new(Registries),
+            sources: Box::new(Registries(self.signatures())),
             platforms: vec![Platform::host()],
             limits: Limits::DEFAULT,
         }
@@ -123,7 +183,7 @@ pub struct Plugin {
     clerk: Arc<Clerk>,
     journal: Arc<Kept>,
     mode: Mode,
-    running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+    running: Mutex<Option<Server>>,
 }
 
 impl Plugin {
@@ -161,7 +221,27 @@ impl Plugin {
             builds: self.mode == Mode::EnforceButBuild,
         };
         let service = Arc::new(DockerAuthz::new(Arc::clone(&self.clerk), options));
-        let (listen, bounds) = (Listen::Socket(self.path.clone()), *self.clerk.bounds());
+        let listen = Listen::Socket(self.path.clone());
+        let server = Server::start(service, listen, *self.clerk.bounds());
+        *self.running.lock().unwrap() = Some(server);
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        drop(self.running.lock().unwrap().take());
+        assert!(!self.path.exists(), "the socket was left behind");
+    }
+}
+
+/// One of our servers in a thread of its own; stopped, and waited for, when dropped.
+pub struct Server {
+    address: Option<SocketAddr>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Server {
+    pub fn start(service: Arc<dyn Service>, listen: Listen, bounds: Bounds) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -170,32 +250,32 @@ impl Plugin {
                 .enable_all()
                 .build()
                 .unwrap();
-            let served = gantry_admission::serve(
-                service,
-                &listen,
-                &bounds,
-                |_| {
-                    ready.send(()).unwrap();
-                    Ok(())
-                },
-                async {
-                    stopped.await.ok();
-                },
-            );
+            let ready = |address| {
+                ready.send(address).unwrap();
+                Ok(())
+            };
+            let stopped = async {
+                stopped.await.ok();
+            };
+            let served = gantry_admission::serve(service, &listen, &bounds, ready, stopped);
             runtime.block_on(served).unwrap();
         });
-        is_ready.recv().unwrap();
-        *self.running.lock().unwrap() = Some((stop, thread));
+        Self {
+            address: is_ready.recv().unwrap(),
+            running: Some((stop, thread)),
+        }
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 }
 
-impl Drop for Plugin {
+impl Drop for Server {
     fn drop(&mut self) {
-        let running = self.running.lock().unwrap().take();
-        if let Some((stop, thread)) = running {
+        if let Some((stop, thread)) = self.running.take() {
             stop.send(()).ok();
             thread.join().unwrap();
         }
-        assert!(!self.path.exists(), "the socket was left behind");
     }
 }
