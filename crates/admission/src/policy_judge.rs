@@ -353,12 +353,16 @@ fn settled(loaded: &Loaded, subject: &Subject, asked: &Asked) -> Option<Judgemen
     if let Some(reason) = refused {
         return Some(judgement(false, reason));
     }
+    let rules = loaded.extra.applicable(subject);
+    if asked.reference.digest.is_none() && rules.rules().any(|rule| rule.monotonic) {
+        let reason = "a rule wants no step back, and earlier admissions are not remembered here";
+        return Some(judgement(false, reason.to_owned()));
+    }
     let Content::Local { .. } = asked.content else {
         return None;
     };
     // A rule asks for what no local image has, and a namespace's policy is not asked about images of a daemon.
-    let ruled =
-        loaded.extra.applicable(subject).rules().next().is_some() || asked.namespace.is_some();
+    let ruled = rules.rules().next().is_some() || asked.namespace.is_some();
     let accepts =
         !ruled && !list.is_empty() && list.iter().all(|ready| matches!(ready.test, Test::Accept));
     Some(if accepts {

@@ -12,7 +12,8 @@ use gantry_image::{BlobStream, EndpointError, ImageSource, UnverifiedManifest, W
 use gantry_oci::{Descriptor, Kind, Limits, ManifestDigest, Platform, Reference};
 use gantry_testkit::image::{Image, Layer};
 use gantry_testkit::tar;
-use gantry_trust::{Extra, Policy};
+use gantry_trust::prepared::Real;
+use gantry_trust::{Extra, Policy, extra};
 use serde_json::{Value, json};
 
 /// A registry in memory: manifests by digest, and one that its name leads to.
@@ -83,8 +84,12 @@ fn accepting() -> Value {
 }
 
 async fn judge(policy: Value, memory: &Memory, content: Content) -> (bool, String) {
+    judge_with(Arc::new(Text(policy)), memory, content).await
+}
+
+async fn judge_with(rules: Arc<dyn Rules>, memory: &Memory, content: Content) -> (bool, String) {
     let judge = PolicyJudge {
-        rules: Arc::new(Text(policy)),
+        rules,
         sources: Box::new(memory.clone()),
         platforms: vec![Platform::host()],
         limits: Limits::DEFAULT,
@@ -215,5 +220,61 @@ async fn what_is_served_is_judged_for_the_nodes_platform() {
         ));
         let (found, reason) = judge(accepting(), &memory, Content::Served).await;
         assert_eq!(found, admitted, "{reason}");
+    }
+}
+
+/// A policy that accepts anything, and rules of `trust.d`.
+#[derive(Debug)]
+struct Ruled(std::path::PathBuf);
+
+impl Rules for Ruled {
+    fn load(&self) -> Result<Loaded, String> {
+        let limits = Limits::DEFAULT;
+        let extra = extra::load_dirs(std::slice::from_ref(&self.0), &Real { limits }, &limits);
+        Ok(Loaded {
+            policy: Policy::insecure().load_keys(&limits),
+            extra: extra.map_err(|error| error.to_string())?,
+        })
+    }
+}
+
+#[tokio::test]
+async fn rules_hold_here_too() {
+    let one = image("one");
+    let mut memory = Memory::default();
+    memory.put(&one);
+    let id = config_digest(&one);
+    let revoked = format!("[revoked]\ndigests = [\"{}\"]\n", one.digest());
+    let monotonic = "[[rule]]\nscope = \"r.example\"\nmonotonic = true\n".to_owned();
+    let anywhere = "[[rule]]\nscope = \"\"\nmax-severity = \"low\"\n".to_owned();
+    for (rule, content, admitted) in [
+        (String::new(), held(&one.digest(), &id), true),
+        (revoked, held(&one.digest(), &id), false),
+        (monotonic, held(&one.digest(), &id), false),
+        (anywhere.clone(), held(&one.digest(), &id), false),
+        (
+            anywhere,
+            Content::Local {
+                image: id.parse().unwrap(),
+            },
+            false,
+        ),
+        (
+            String::new(),
+            Content::Local {
+                image: id.parse().unwrap(),
+            },
+            true,
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rule.toml"), &rule).unwrap();
+        let rules = Arc::new(Ruled(dir.path().to_owned()));
+        let (found, reason) = judge_with(rules, &memory, content).await;
+        assert_eq!(found, admitted, "{rule}: {reason}");
+        assert!(
+            !reason.contains("TOML") && !reason.contains("toml"),
+            "{reason}"
+        );
     }
 }
