@@ -129,6 +129,8 @@ pub enum Command {
     Kill(commands::container::stop::Kill),
     Wait(commands::container::wait::Wait),
     Logs(commands::container::logs::Logs),
+    #[command(subcommand)]
+    Trust(commands::trust::TrustCommand),
     Validate(commands::container::validate::Validate),
     Version(commands::system::version::Version),
 }

@@ -9,6 +9,7 @@ pub mod runtime;
 pub mod signature;
 pub mod store;
 pub mod system;
+pub mod trust;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -50,6 +51,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Kill(verb) => verb.run(context),
         Command::Wait(verb) => verb.run(context),
         Command::Logs(verb) => verb.run(context),
+        Command::Trust(command) => command.run(context),
         Command::Validate(verb) => verb.run(),
         Command::Version(verb) => verb.run(),
     }
