@@ -350,7 +350,16 @@ fn privileged_what_runs_images_without_asking_is_refused() {
     let context = context.to_str().unwrap().to_owned();
     world.accept(&["localhost/docker-daemon"]);
 
-    refused(&daemon, ["build", "--network=none", &context]);
+    refused(
+        &daemon,
+        [
+            "build",
+            "--network=none",
+            "--build-arg=TOKEN=secret",
+            &context,
+        ],
+    );
+    assert_eq!(plugin.journal()[0].subject, "POST /v1.41/build");
     refused(&daemon, ["swarm", "init", "--advertise-addr=127.0.0.1"]);
     refused(&daemon, ["service", "create", "base"]);
     let plugins = daemon.docker([

@@ -109,7 +109,8 @@ impl DockerAuthz {
         }
         let case = Case {
             entry: entry(&call),
-            subject: line.clone(),
+            // A query may hold what is nobody's business, like the arguments of a build.
+            subject: line.split('?').next().unwrap_or_default().to_owned(),
             user: Some(asked.user.clone()).filter(|user| !user.is_empty()),
             namespace: None,
         };
