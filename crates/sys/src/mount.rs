@@ -411,6 +411,18 @@ pub fn move_into(root: impl AsFd) -> Result<()> {
     rustix::process::chdir("/").call("chdir", || "\"/\"".to_owned())
 }
 
+/// Makes a mount, attached or not, the root of the calling process alone.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn enter(root: impl AsFd) -> Result<()> {
+    let root = root.as_fd();
+    let args = || describe_fd(root);
+    rustix::process::fchdir(root).call("fchdir", args)?;
+    rustix::process::chroot(".").call("chroot", args)?;
+    rustix::process::chdir("/").call("chdir", || "\"/\"".to_owned())
+}
+
 /// Changes how events pass, for the root of the calling process's namespace and all below it.
 ///
 /// # Errors

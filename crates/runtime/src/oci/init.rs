@@ -153,10 +153,12 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     }
 
     // What of the host is shown, while its mounts are still what they are outside.
-    for (index, step) in plan.mounts.iter().enumerate() {
-        if let Entry::Vacant(place) = given.sources.entry(index) {
-            if let Some(source) = rootfs::open_source(step, None)? {
-                place.insert(source);
+    if plan.opens_early() {
+        for (index, step) in plan.mounts.iter().enumerate() {
+            if let Entry::Vacant(place) = given.sources.entry(index) {
+                if let Some(source) = rootfs::open_source(step, None, true)? {
+                    place.insert(source);
+                }
             }
         }
     }
@@ -165,8 +167,12 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
         None => super::launch::clone_root(&plan.rootfs.path)?,
     };
     let null = rootfs::open_null()?;
-    mount::set_root_propagation(Propagation::Private).doing(|| "keep mounts from the host")?;
-    let mut rootfs = Rootfs::attach(root)?;
+    let mut rootfs = if plan.namespaces.has_mounts() {
+        mount::set_root_propagation(Propagation::Private).doing(|| "keep mounts from the host")?;
+        Rootfs::attach(root)?
+    } else {
+        Rootfs::detached(root)?
+    };
 
     // The control group's namespace begins where the process is.
     wait_until_placed(given, &mut placed)?;
@@ -178,7 +184,11 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     // Nothing masks the modes that the document asks for.
     rustix::process::umask(rustix::fs::Mode::empty());
     for (index, step) in plan.mounts.iter().enumerate() {
-        rootfs.mount(step, given.sources.remove(&index))?;
+        let source = match given.sources.remove(&index) {
+            None => rootfs::open_source(step, None, false)?,
+            early => early,
+        };
+        rootfs.mount(step, source)?;
     }
     for step in &plan.devices {
         rootfs.device(step, given.may_make_nodes)?;
@@ -226,7 +236,9 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     label::prepare(process, |path, flags| rootfs.open_proc(path, flags))?;
 
     // The old root goes.
-    if given.no_pivot {
+    if !plan.namespaces.has_mounts() {
+        mount::enter(rootfs.as_mount()).doing(|| "enter the root file system")?;
+    } else if given.no_pivot {
         mount::move_into(rootfs.as_mount()).doing(|| "move into the root file system")?;
     } else {
         mount::pivot_into(rootfs.as_mount()).doing(|| "pivot into the root file system")?;

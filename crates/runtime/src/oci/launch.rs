@@ -285,7 +285,12 @@ fn make(
     let (root, sources) = if facts.rootless {
         (None, Sources::new())
     } else {
-        (Some(clone_root(&plan.rootfs.path)?), open_sources(plan)?)
+        let sources = if plan.opens_early() {
+            open_sources(plan)?
+        } else {
+            Sources::new()
+        };
+        (Some(clone_root(&plan.rootfs.path)?), sources)
     };
     let hooks = spec.hooks().as_ref();
     let runtime_hooks = hooks.is_some_and(|hooks| {
@@ -421,9 +426,11 @@ fn open_sources(plan: &Plan) -> Result<Sources, RuntimeError> {
     let mut sources = Sources::new();
     for (index, step) in plan.mounts.iter().enumerate() {
         let users = idmap::users_of(plan, step)?;
-        if let Some(source) =
-            rootfs::open_source(step, users.as_ref().map(|namespace| namespace.as_fd()))?
-        {
+        if let Some(source) = rootfs::open_source(
+            step,
+            users.as_ref().map(|namespace| namespace.as_fd()),
+            true,
+        )? {
             sources.insert(index, source);
         }
     }

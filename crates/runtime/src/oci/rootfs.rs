@@ -44,6 +44,7 @@ pub(super) struct Rootfs {
 pub(super) fn open_source(
     step: &MountStep,
     mapping: Option<BorrowedFd<'_>>,
+    early: bool,
 ) -> Result<Option<OwnedFd>, RuntimeError> {
     let MountKind::Bind { source, recursive } = &step.kind else {
         return Ok(None);
@@ -51,8 +52,7 @@ pub(super) fn open_source(
     let doing = || format!("open {} to bind it ({})", source.display(), step.reason);
     let clone = mount::clone_mount(source, *recursive).doing(doing)?;
     // Peers of the host's mount only where the document asks for it.
-    let asked = !step.options.propagation.is_empty();
-    if !asked {
+    if early && step.options.propagation.is_empty() {
         let change = AttributeChange {
             propagation: Some(Propagation::Private),
             recursive: *recursive,
@@ -87,11 +87,22 @@ fn change(attributes: Attributes, recursive: bool) -> AttributeChange<'static> {
 }
 
 impl Rootfs {
+    /// Leaves the clone of the root's mount detached: without a mount namespace of the container, mounts
+    /// are made in that tree (Linux 6.15), and go with the last process that has it as its root.
+    pub(super) fn detached(clone: OwnedFd) -> Result<Self, RuntimeError> {
+        Self::of(clone)
+    }
+
     /// Attaches the clone of the root's mount over the root of this mount namespace, from which
     /// everything of the host can still be reached.
     pub(super) fn attach(clone: OwnedFd) -> Result<Self, RuntimeError> {
         let doing = || "attach the root file system";
         mount::attach(&clone, "/".as_ref()).doing(doing)?;
+        Self::of(clone)
+    }
+
+    fn of(clone: OwnedFd) -> Result<Self, RuntimeError> {
+        let doing = || "open the root file system";
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(&clone, ".", flags, Mode::empty()).doing(doing)?;
         Ok(Self {

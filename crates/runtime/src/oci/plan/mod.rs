@@ -127,6 +127,20 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// Whether what binds show is opened before the container's mounts are parted from the host's: where its users may
+    /// not open it, and where events shall pass.
+    #[must_use]
+    pub fn opens_early(&self) -> bool {
+        let passes = matches!(
+            self.rootfs.propagation,
+            Some(Propagation::Shared | Propagation::Slave)
+        );
+        let mapped = self.mounts.iter().any(|step| step.mapping.is_some());
+        passes || mapped || self.namespaces.has_users() || !self.namespaces.has_mounts()
+    }
+}
+
 /// Decides.
 ///
 /// `bundle` is absolute; relative paths of the document begin there.
@@ -145,7 +159,8 @@ pub fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Plan, PlanError
         Some(process) => process::plan(spec, process, facts, &mut warnings)?,
         None => return Err(PlanError::new(".process", "missing")),
     };
-    let has_uts = namespaces.is_private(gantry_sys::clone::Namespace::Uts);
+    let uts = gantry_sys::clone::Namespace::Uts;
+    let has_uts = namespaces.is_private(uts) || namespaces.is_joined(uts);
     let named = |path: &str, name: &Option<String>| match name {
         Some(name) if !name.is_empty() && !has_uts => Err(PlanError::new(
             path,
@@ -156,7 +171,7 @@ pub fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Plan, PlanError
     };
     let hostname = named(".hostname", spec.hostname())?;
     let domainname = named(".domainname", spec.domainname())?;
-    let mounts = mounts::plan(spec, bundle, facts, &namespaces)?;
+    let mounts = mounts::plan(spec, bundle, facts, &namespaces, &mut warnings)?;
     let (devices, links) = devices::plan(spec, &mounts)?;
     let linux = spec.linux().as_ref();
     let sysctls = sysctls(spec, &namespaces)?;

@@ -97,17 +97,18 @@ pub(super) fn plan(
     bundle: &Path,
     facts: &Facts,
     namespaces: &NamespacePlan,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<MountStep>, PlanError> {
-    let label = spec
+    let mut label = spec
         .linux()
         .as_ref()
         .and_then(|linux| linux.mount_label().clone())
         .filter(|label| !label.is_empty());
+    // It confines nothing by itself, other than the label of the process.
     if label.is_some() && !facts.selinux {
-        return Err(PlanError::new(
-            ".linux.mountLabel",
-            "asks for SELinux, which this kernel does not enforce",
-        ));
+        warnings
+            .push("mountLabel: left out, since this kernel does not enforce SELinux".to_owned());
+        label = None;
     }
     spec.mounts()
         .iter()

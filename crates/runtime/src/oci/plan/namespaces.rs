@@ -60,6 +60,13 @@ impl NamespacePlan {
         self.find(kind).is_some_and(|step| step.path.is_some())
     }
 
+    /// Whether the container's mounts are in a namespace of its own or somebody else's; otherwise they are attached
+    /// nowhere.
+    #[must_use]
+    pub fn has_mounts(&self) -> bool {
+        self.find(Namespace::Mount).is_some()
+    }
+
     /// Whether the container's users are others than the host's.
     #[must_use]
     pub fn has_users(&self) -> bool {
@@ -157,12 +164,6 @@ pub(super) fn plan(spec: &Spec, facts: &Facts) -> Result<NamespacePlan, PlanErro
         plan.steps.push(NamespaceStep { kind, path });
     }
     plan.steps.sort_by_key(|step| step.kind);
-    if !plan.is_private(Namespace::Mount) && !plan.is_joined(Namespace::Mount) {
-        return Err(PlanError::new(
-            ".linux.namespaces",
-            "no mount namespace: the container's mounts would be the host's",
-        ));
-    }
     plan.uid_mappings = mappings(linux.uid_mappings().as_ref());
     plan.gid_mappings = mappings(linux.gid_mappings().as_ref());
     check_mappings(".linux.uidMappings", &plan.uid_mappings)?;

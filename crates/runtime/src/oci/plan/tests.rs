@@ -104,7 +104,6 @@ fn nonsense_is_refused_with_its_place() {
         ("/mounts/1/source", json!(""), ".mounts[1].source"),
         ("/mounts/1/options", json!(["rbind", "idmap"]), ".mounts[1]"),
         ("/linux", Value::Null, ".linux"),
-        ("/linux/namespaces", json!([]), ".linux.namespaces"),
         (
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "mount"}]),
