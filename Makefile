@@ -10,7 +10,7 @@ WISHED_PACKAGES := composefs docker.io:dockerd
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help need-root setup build test conformance lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build test conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test: setup lint docs ## everything that a change must pass; ends with the tests
 conformance: setup ## the distribution specification's own suite against our registry (needs Go and its module proxy)
 	cargo build --locked -p gantry
 	cargo xtask conformance
+
+conformance-runtime: need-root setup ## runtime-tools' validation programs against our OCI runtime and crun (root; needs Go and its module proxy)
+	cargo build --locked -p gantry
+	cargo xtask conformance-runtime
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it installs packages, makes mounts (a scratch file system, the share on the second host," \

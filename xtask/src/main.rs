@@ -8,6 +8,7 @@
 
 mod bench;
 mod conformance;
+mod conformance_runtime;
 mod demo;
 mod fixtures;
 
@@ -22,6 +23,8 @@ enum Args {
     Bench(bench::Args),
     /// Runs the distribution specification's conformance suite against our registry.
     Conformance(conformance::Args),
+    /// Runs the validation programs of runtime-tools against our OCI runtime and crun.
+    ConformanceRuntime(conformance_runtime::Args),
     /// Pushes an image and runs it on a second host that pulls nothing.
     Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Args::parse() {
         Args::Bench(args) => bench::run(&args),
         Args::Conformance(args) => conformance::run(&args),
+        Args::ConformanceRuntime(args) => conformance_runtime::run(&args),
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
     };

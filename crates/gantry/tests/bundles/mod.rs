@@ -28,15 +28,6 @@ const APPLETS: [&str; 37] = [
 
 pub struct Host {
     dir: Scratch,
-    mounts: usize,
-}
-
-/// Mounts of this namespace.
-fn count_mounts() -> usize {
-    fs::read_to_string("/proc/self/mountinfo")
-        .unwrap()
-        .lines()
-        .count()
 }
 
 impl Host {
@@ -50,10 +41,7 @@ impl Host {
         }
         let dir = scratch();
         fill_rootfs(&dir.join("rootfs"));
-        Ok(Self {
-            mounts: count_mounts(),
-            dir,
-        })
+        Ok(Self { dir })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -66,6 +54,12 @@ impl Host {
 
     pub fn rootfs(&self) -> PathBuf {
         self.path("rootfs")
+    }
+
+    /// Where its containers are counted: tests run at the same time.
+    pub fn cgroup(&self) -> String {
+        let name = self.dir.path().file_name().unwrap().to_string_lossy();
+        format!("/gantry-test{}", name.trim_start_matches('.'))
     }
 
     /// The runtime with these words.
@@ -89,6 +83,7 @@ impl Host {
         let mut document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         document["process"]["terminal"] = json!(false);
         document["process"]["args"] = json!(["sh", "-c", script]);
+        document["linux"]["cgroupsPath"] = json!(self.cgroup());
         edit(&mut document);
         fs::write(&path, document.to_string()).unwrap();
         self.dir.path().to_owned()
@@ -133,14 +128,22 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// No container, no mount, no process of one.
+    /// No container, no mount, no control group of one.
     pub fn assert_nothing_left(&self) {
         let left: Vec<_> = fs::read_dir(self.root()).map_or_else(
             |_| Vec::new(),
             |entries| entries.map(|entry| entry.unwrap().file_name()).collect(),
         );
         assert!(left.is_empty(), "{left:?}");
-        assert_eq!(count_mounts(), self.mounts);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = format!("{}/", self.dir.path().display());
+        assert!(!mounts.contains(&below), "{mounts}");
+        let name = self.cgroup();
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        for hierarchy in hierarchies.filter(|entry| entry.path().is_dir()) {
+            let group = hierarchy.path().join(name.trim_start_matches('/'));
+            assert!(!group.exists(), "{}", group.display());
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use gantry_oci::Kind;
 use gantry_sys::{Errno, SysError};
 
+use super::cgroup::{self, CgroupError};
 use super::plan::PlanError;
 use super::seccomp::CompileError;
 use super::seccomp::listener::HandOverError;
@@ -100,6 +101,12 @@ pub enum RuntimeError {
     /// The filter of system calls cannot be made.
     #[error(transparent)]
     Filter(#[from] CompileError),
+    /// The control groups cannot be had.
+    #[error("control groups")]
+    GroupPlan(#[from] cgroup::PlanError),
+    /// The control groups refuse.
+    #[error(transparent)]
+    Group(#[from] CgroupError),
     /// The agent that answers for system calls cannot be told.
     #[error(transparent)]
     Agent(#[from] HandOverError),
@@ -117,6 +124,8 @@ impl RuntimeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::InvalidId { .. } | Self::Plan(_) | Self::Usage(_) => Kind::InvalidInput,
+            Self::GroupPlan(error) => error.kind(),
+            Self::Group(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Agent(error) => error.kind(),
             Self::Unsupported(_) => Kind::Unsupported,

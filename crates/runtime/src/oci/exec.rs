@@ -19,13 +19,14 @@ use gantry_sys::{Errno, task};
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::cgroup::Cgroup;
 use super::channel::{self, Channel, FromInit, ToInit};
 use super::confine::{self, Program};
 use super::error::{Doing as _, RuntimeError};
 use super::filter;
 use super::foreground::Foreground;
 use super::groups::Groups;
-use super::launch::{Context, not_dumpable, parse_document, socket_activation};
+use super::launch::{Context, not_dumpable, parse_document};
 use super::plan::{self, ProcessPlan};
 use super::seccomp::{self, listener};
 use super::state::{self, Record, StateDir, Status, is_alive};
@@ -44,6 +45,8 @@ pub struct ExecOptions {
     pub preserve_fds: u32,
     /// A group below the container's own.
     pub cgroup: Option<String>,
+    /// Variables that the program gets beside those of the document.
+    pub extra_env: Vec<String>,
     /// Works in a paused container, too: it runs when that is resumed.
     pub ignore_paused: bool,
 }
@@ -84,6 +87,14 @@ pub fn exec(
     let (plan, warnings) = plan::process(spec, process, &facts)?;
     warnings.iter().for_each(|warning| (context.warn)(warning));
     let groups = Groups::from_record(&record)?;
+    let is_frozen = |groups: &Cgroup| Ok::<_, RuntimeError>(groups.is_frozen()?);
+    if !options.ignore_paused && groups.as_ref().map(is_frozen).transpose()? == Some(true) {
+        return Err(RuntimeError::Status {
+            verb: "exec in",
+            id: id.to_owned(),
+            status: Status::Paused,
+        });
+    }
 
     let mut foreground = if options.detach {
         None
@@ -109,7 +120,6 @@ pub fn exec(
     };
     let target = Target::open(&record)?;
     let (control, channel) = channel::pair().doing(|| "make a channel")?;
-    let listen_fds = socket_activation();
     let deny_groups = target.kinds.contains(Namespace::User)
         && std::fs::read_to_string(format!("/proc/{}/setgroups", record.pid))
             .is_ok_and(|text| text.trim() == "deny");
@@ -119,8 +129,8 @@ pub fn exec(
         channel,
         console,
         deny_groups,
-        preserve_fds: options.preserve_fds + listen_fds.len,
-        extra_env: listen_fds.env,
+        preserve_fds: options.preserve_fds,
+        extra_env: options.extra_env.clone(),
         new_keyring: !facts.rootless,
         id,
     };
@@ -152,7 +162,7 @@ pub fn exec(
 
 fn place(
     child: &Child,
-    groups: Option<&Groups>,
+    groups: Option<&Cgroup>,
     options: &ExecOptions,
     plan: &ProcessPlan,
     control: &channel::Control,

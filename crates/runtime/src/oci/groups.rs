@@ -3,68 +3,122 @@
 
 use std::os::fd::BorrowedFd;
 
+use gantry_sys::signal;
 use oci_spec::runtime::Spec;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use super::error::RuntimeError;
+use super::cgroup::{self, Cgroup, CgroupPlan, CgroupState, HostCgroups};
+use super::error::{Doing as _, RuntimeError};
 use super::launch::Context;
 use super::plan::Facts;
 use super::state::Record;
 
-/// The control groups of one container.
+/// The control groups of one container, planned or made.
 #[derive(Debug)]
-pub(super) struct Groups {}
+pub(super) enum Groups {
+    Planned(CgroupPlan),
+    Made(Cgroup),
+}
 
+/// Decides which groups there will be; none where the caller manages them.
 pub(super) fn plan(
-    _spec: &Spec,
-    _id: &str,
-    _context: &Context<'_>,
-    _facts: &Facts,
-) -> Result<Groups, RuntimeError> {
-    Ok(Groups {})
+    spec: &Spec,
+    id: &str,
+    context: &Context<'_>,
+    facts: &Facts,
+) -> Result<Option<Groups>, RuntimeError> {
+    let Some(driver) = &context.cgroups else {
+        return Ok(None);
+    };
+    let host = HostCgroups::probe().doing(|| "look at control groups")?;
+    let plan = cgroup::plan(spec, id, &host, driver, facts.rootless)?;
+    Ok(Some(Groups::Planned(plan)))
 }
 
 impl Groups {
-    pub(super) fn to_json(&self) -> Option<serde_json::Value> {
-        None
+    /// What to remember: enough to find the groups before they are made, too.
+    pub(super) fn to_json(&self) -> Result<serde_json::Value, RuntimeError> {
+        let planned;
+        let state = match self {
+            Self::Made(cgroup) => cgroup.state(),
+            Self::Planned(plan) => {
+                planned = CgroupState {
+                    unified: plan.unified,
+                    groups: plan.groups.clone(),
+                    unit: None,
+                };
+                &planned
+            }
+        };
+        serde_json::to_value(state)
+            .map_err(std::io::Error::from)
+            .doing(|| "describe the control groups")
     }
 
-    pub(super) fn create(&self) -> Result<(), RuntimeError> {
-        Ok(())
+    /// Makes them.
+    pub(super) fn create(self) -> Result<Self, RuntimeError> {
+        Ok(match self {
+            Self::Planned(plan) => Self::Made(plan.create()?),
+            made @ Self::Made(_) => made,
+        })
     }
 
+    /// What is remembered of a container's groups.
+    pub(super) fn from_record(record: &Record) -> Result<Option<Cgroup>, RuntimeError> {
+        let Some(state) = &record.cgroup else {
+            return Ok(None);
+        };
+        let state: CgroupState = serde_json::from_value(state.clone())
+            .map_err(std::io::Error::from)
+            .doing(|| "read what is known of the control groups")?;
+        if state.groups.is_empty() && state.unit.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Cgroup::open(&state)?))
+    }
+
+    /// Where a clone can begin its life.
     pub(super) fn clone_target(&self) -> Option<BorrowedFd<'_>> {
-        None
+        match self {
+            Self::Made(cgroup) => cgroup.clone_target(),
+            Self::Planned(_) => None,
+        }
     }
 
-    pub(super) fn join(&self, _pid: u32) -> Result<(), RuntimeError> {
+    /// Puts the first process into them; says what was done without.
+    pub(super) fn join(&mut self, pid: u32, warn: &dyn Fn(&str)) -> Result<(), RuntimeError> {
+        let Self::Made(cgroup) = self else {
+            return Ok(());
+        };
+        // Where it was cloned into them it is there already.
+        if cgroup.clone_target().is_none() {
+            cgroup.join(pid)?;
+        }
+        cgroup.notes.iter().for_each(|note| warn(note));
         Ok(())
-    }
-
-    pub(super) fn join_below(&self, _pid: u32, _below: Option<&str>) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    pub(super) fn from_record(_record: &Record) -> Result<Option<Self>, RuntimeError> {
-        Ok(None)
-    }
-
-    pub(super) fn kill(&self) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    pub(super) fn signal(&self, _number: u8) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    pub(super) fn pids(&self) -> Result<Vec<u32>, RuntimeError> {
-        Ok(Vec::new())
-    }
-
-    pub(super) fn is_frozen(&self) -> Result<bool, RuntimeError> {
-        Ok(false)
     }
 
     pub(super) fn delete(&self) -> Result<(), RuntimeError> {
-        Ok(())
+        match self {
+            Self::Made(cgroup) => Ok(cgroup.delete()?),
+            Self::Planned(_) => Ok(()),
+        }
     }
+}
+
+/// Sends a signal to every process.
+pub(super) fn signal_all(cgroup: &Cgroup, number: u8) -> Result<(), RuntimeError> {
+    if let Some(named) = Signal::from_named_raw(i32::from(number)) {
+        return Ok(cgroup.signal(named)?);
+    }
+    // One of real time, which no one forks away from on purpose.
+    for pid in cgroup.pids()? {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let opened = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        if let Some(Ok(process)) = opened {
+            // It may have ended meanwhile.
+            signal::send(&process, number).ok();
+        }
+    }
+    Ok(())
 }

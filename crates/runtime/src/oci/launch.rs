@@ -18,9 +18,11 @@ use gantry_sys::{Errno, socket};
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::{WaitOptions, waitpid};
 
+use super::cgroup::Driver;
 use super::channel::{self, Control, FromInit, ToInit};
 use super::error::{Doing as _, RuntimeError};
 use super::exec::Agent;
+use super::groups::{self, Groups};
 use super::init::{self, Assignment};
 use super::plan::{self, Facts, Plan};
 use super::rootfs::{self, Sources};
@@ -31,8 +33,8 @@ use super::{clocks, facts, hooks, idmap, terminal};
 pub struct Context<'a> {
     /// Where containers are kept.
     pub root: PathBuf,
-    /// Control groups are made by systemd.
-    pub systemd_cgroup: bool,
+    /// Who makes control groups; nobody where the caller does without.
+    pub cgroups: Option<Driver>,
     /// Without root's rights; decided by looking if not said.
     pub rootless: Option<bool>,
     /// Says what could be done only in part.
@@ -43,7 +45,7 @@ impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context")
             .field("root", &self.root)
-            .field("systemd_cgroup", &self.systemd_cgroup)
+            .field("cgroups", &self.cgroups)
             .field("rootless", &self.rootless)
             .finish_non_exhaustive()
     }
@@ -66,6 +68,8 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// The caller's session keyring is kept.
     pub no_new_keyring: bool,
+    /// Variables that the program gets beside those of the document.
+    pub extra_env: Vec<String>,
 }
 
 /// A document with the bytes that it was read from.
@@ -127,7 +131,7 @@ pub(super) fn clone_root(path: &Path) -> Result<OwnedFd, RuntimeError> {
 /// What is undone if the container does not come to be.
 struct Undo<'a> {
     state: Option<StateDir>,
-    cgroup: Option<super::groups::Groups>,
+    cgroup: Option<Groups>,
     child: Option<Child>,
     warn: &'a dyn Fn(&str),
 }
@@ -214,8 +218,8 @@ pub fn launch(
         start_time: 0,
         cgroup: None,
     };
-    let groups = super::groups::plan(&document.spec, id, context, &facts)?;
-    record.cgroup = groups.to_json();
+    let groups = groups::plan(&document.spec, id, context, &facts)?;
+    record.cgroup = groups.as_ref().map(Groups::to_json).transpose()?;
     {
         let state = undo
             .state
@@ -225,8 +229,7 @@ pub fn launch(
         state.write_config(&document.bytes)?;
         state.write_record(&record)?;
     }
-    groups.create()?;
-    undo.cgroup = Some(groups);
+    undo.cgroup = groups.map(Groups::create).transpose()?;
 
     let made = make(
         options,
@@ -300,7 +303,6 @@ fn make(
     });
     let deny_groups = idmap::denies_groups(plan, facts);
     let (control, channel) = channel::pair().doing(|| "make a channel")?;
-    let listen_fds = socket_activation();
     let filter = super::filter::compile(spec)?;
     let listener = filter.as_ref().and_then(|program| program.listener.clone());
     let assignment = Assignment {
@@ -319,8 +321,8 @@ fn make(
         deny_groups,
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
-        preserve_fds: options.preserve_fds + listen_fds.len,
-        extra_env: listen_fds.env,
+        preserve_fds: options.preserve_fds,
+        extra_env: options.extra_env.clone(),
     };
     if !facts.rootless {
         not_dumpable()?;
@@ -328,8 +330,9 @@ fn make(
     let child = clone_init(plan, joined, assignment, undo.cgroup.as_ref())?;
     record.pid = child.pid.as_raw_nonzero().get().unsigned_abs();
     undo.child = Some(child);
-    if let Some(groups) = &undo.cgroup {
-        groups.join(record.pid)?;
+    if let Some(groups) = &mut undo.cgroup {
+        groups.join(record.pid, undo.warn)?;
+        record.cgroup = Some(groups.to_json()?);
     }
     idmap::apply(plan, record.pid, deny_groups)?;
     if facts.rootless {
@@ -448,7 +451,7 @@ fn clone_init(
     plan: &Plan,
     joined: Vec<(Namespace, OwnedFd)>,
     mut assignment: Assignment<'_>,
-    groups: Option<&super::groups::Groups>,
+    groups: Option<&Groups>,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
     let users_joined = plan.namespaces.is_joined(Namespace::User);
@@ -467,7 +470,7 @@ fn clone_init(
     assignment.joined = rest;
     let request = CloneRequest {
         new: plan.namespaces.cloned(),
-        cgroup: groups.and_then(super::groups::Groups::clone_target),
+        cgroup: groups.and_then(Groups::clone_target),
         sibling: false,
     };
     let own_time = plan.namespaces.is_private(Namespace::Time) && !plan.namespaces.has_users();
@@ -488,27 +491,4 @@ fn clone_init(
     } else {
         go()
     }
-}
-
-/// Sockets that the caller was activated with, which the program inherits.
-pub(super) struct Activation {
-    pub(super) len: u32,
-    pub(super) env: Vec<String>,
-}
-
-/// Reads what systemd said; the program is told that it is process 1.
-pub(super) fn socket_activation() -> Activation {
-    let len = std::env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|text| text.parse::<u16>().ok())
-        .map_or(0, u32::from);
-    let mut env = Vec::new();
-    if len > 0 {
-        env.push(format!("LISTEN_FDS={len}"));
-        env.push("LISTEN_PID=1".to_owned());
-        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
-            env.push(format!("LISTEN_FDNAMES={names}"));
-        }
-    }
-    Activation { len, env }
 }

@@ -55,7 +55,7 @@ pub fn list(context: &Context<'_>) -> Result<Vec<Shown>, RuntimeError> {
 pub fn processes(context: &Context<'_>, id: &str) -> Result<Vec<u32>, RuntimeError> {
     let shown = show(context, id)?;
     if let Some(groups) = Groups::from_record(&shown.record)? {
-        return groups.pids();
+        return Ok(groups.pids()?);
     }
     if shown.status == Status::Stopped {
         return Ok(Vec::new());

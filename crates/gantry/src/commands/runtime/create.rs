@@ -6,7 +6,7 @@ use gantry_runtime::oci::run::RunMode;
 use gantry_runtime::oci::{Context, CreateOptions, create as make, launch, probe, run as go};
 
 use super::words::Words;
-use super::{Answer, Failure, one_id};
+use super::{Answer, Failure, one_id, socket_activation};
 use crate::output;
 
 fn options(words: &Words) -> Result<CreateOptions, Failure> {
@@ -14,6 +14,7 @@ fn options(words: &Words) -> Result<CreateOptions, Failure> {
     let absolute = |path: &std::ffi::OsStr| {
         std::path::absolute(path).map_err(|error| Failure::Usage(format!("{path:?}: {error}")))
     };
+    let (sockets, extra_env) = socket_activation();
     Ok(CreateOptions {
         bundle: absolute(bundle)?,
         config: words.get("config").map(absolute).transpose()?,
@@ -25,7 +26,8 @@ fn options(words: &Words) -> Result<CreateOptions, Failure> {
             .get("pid-file")
             .filter(|path| !path.is_empty())
             .map(Into::into),
-        preserve_fds: words.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds: words.number("preserve-fds")?.unwrap_or(0) + sockets,
+        extra_env,
         no_pivot: words.has("no-pivot"),
         no_new_keyring: words.has("no-new-keyring"),
     })

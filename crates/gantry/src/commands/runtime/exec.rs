@@ -8,7 +8,7 @@ use gantry_runtime::oci::exec::{ExecOptions, document, exec as go};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 
 use super::words::Words;
-use super::{Answer, Failure, id_and_rest};
+use super::{Answer, Failure, id_and_rest, socket_activation};
 
 /// The largest id: one more means "none" to the kernel.
 const ID_MAX: u32 = u32::MAX - 1;
@@ -20,6 +20,7 @@ pub(super) fn exec(context: &Context<'_>, words: &Words) -> Answer {
         Some(path) => read_process(path.as_ref())?,
         None => describe(&spec, words, args)?,
     };
+    let (sockets, extra_env) = socket_activation();
     let options = ExecOptions {
         console_socket: words
             .get("console-socket")
@@ -30,7 +31,8 @@ pub(super) fn exec(context: &Context<'_>, words: &Words) -> Answer {
             .filter(|path| !path.is_empty())
             .map(Into::into),
         detach: words.has("detach"),
-        preserve_fds: words.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds: words.number("preserve-fds")?.unwrap_or(0) + sockets,
+        extra_env,
         cgroup: words.text("cgroup")?.map(str::to_owned),
         ignore_paused: words.has("ignore-paused"),
     };

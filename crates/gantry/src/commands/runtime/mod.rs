@@ -17,6 +17,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use gantry_runtime::oci::cgroup::Driver;
+use gantry_runtime::oci::cgroup::systemd::BusAddress;
 use gantry_runtime::oci::{Context, RuntimeError, delete, kill, seal, start};
 
 use crate::exit::Outcome;
@@ -132,8 +134,7 @@ fn act(verb: &Verb, global: &Words, words: &Words, log: &Log) -> Answer {
     let warn = |sentence: &str| log.warn(sentence);
     let context = Context {
         root: root(global),
-        systemd_cgroup: global.has("systemd-cgroup")
-            || global.text("cgroup-manager")? == Some("systemd"),
+        cgroups: driver(global)?,
         rootless: match global.text("rootless")? {
             None | Some("auto") => None,
             Some("true") => Some(true),
@@ -173,6 +174,47 @@ fn act(verb: &Verb, global: &Words, words: &Words, log: &Log) -> Answer {
         "spec" => spec::spec(words),
         _ => features::features(),
     }
+}
+
+fn driver(global: &Words) -> Result<Option<Driver>, Failure> {
+    let by_systemd = match global.text("cgroup-manager")? {
+        Some("disabled") => return Ok(None),
+        None | Some("cgroupfs") => global.has("systemd-cgroup"),
+        Some("systemd") => true,
+        Some(other) => return Err(Failure::Usage(format!("--cgroup-manager: {other:?}"))),
+    };
+    if !by_systemd {
+        return Ok(Some(Driver::Files));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(Some(Driver::Systemd(BusAddress::system())));
+    }
+    let variable = |name| std::env::var(name).ok();
+    let (bus, dir) = (
+        variable("DBUS_SESSION_BUS_ADDRESS"),
+        variable("XDG_RUNTIME_DIR"),
+    );
+    let user = BusAddress::user(bus.as_deref(), dir.as_deref()).ok_or_else(|| {
+        Failure::Usage("--systemd-cgroup: no bus of a user's systemd is known".to_owned())
+    })?;
+    Ok(Some(Driver::Systemd(user)))
+}
+
+/// Sockets that the caller was activated with, which the program inherits: how many, and what it is told.
+fn socket_activation() -> (u32, Vec<String>) {
+    let count = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|text| text.parse::<u16>().ok())
+        .map_or(0, u32::from);
+    let mut env = Vec::new();
+    if count > 0 {
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".to_owned());
+        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+            env.push(format!("LISTEN_FDNAMES={names}"));
+        }
+    }
+    (count, env)
 }
 
 fn root(global: &Words) -> PathBuf {
