@@ -393,3 +393,158 @@ fn privileged_descriptors_are_passed_only_when_asked() {
     );
     host.assert_nothing_left();
 }
+
+/// A container that sleeps, and is ended whatever happens.
+fn sleeping(host: &Host, edit: impl FnOnce(&mut Value)) {
+    let bundle = host.bundle("exec sleep 600", edit);
+    let mut run = host.command(&["run", "--detach", "--bundle"]);
+    assert!(
+        run.arg(bundle)
+            .arg("c")
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn privileged_paused_container_stands_still_until_it_is_resumed() {
+    let host = host!();
+    sleeping(&host, |_| ());
+    assert!(host.fails(&["resume", "c"]).contains("running"));
+    host.ok(&["pause", "c"]);
+    assert_eq!(host.json(&["state", "c"])["status"], "paused");
+    assert!(host.fails(&["pause", "c"]).contains("paused"));
+    assert!(host.fails(&["exec", "c", "true"]).contains("paused"));
+    host.ok(&["resume", "c"]);
+    assert_eq!(host.json(&["state", "c"])["status"], "running");
+    host.ok(&["pause", "c"]);
+    // Frozen processes die, too.
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}
+
+/// Every member of `wanted` is in `have`, however deep.
+fn assert_members(have: &Value, wanted: &Value, path: &str) {
+    if let Some(members) = wanted.as_object() {
+        for (key, value) in members {
+            let below = have
+                .get(key)
+                .unwrap_or_else(|| panic!("{path}/{key} is missing in {have}"));
+            assert_members(below, value, &format!("{path}/{key}"));
+        }
+    }
+}
+
+#[test]
+fn privileged_limits_change_and_are_told_as_runc_tells_them() {
+    let host = host!();
+    let limits = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 20}});
+    sleeping(&host, |document| {
+        document["linux"]["resources"] = limits.clone()
+    });
+    let stats = || host.json(&["events", "--stats", "c"]);
+    let told = stats();
+    assert_eq!((&told["type"], &told["id"]), (&json!("stats"), &json!("c")));
+    assert_eq!(told["data"]["pids"], json!({"current": 1, "limit": 20}));
+    assert_eq!(told["data"]["memory"]["usage"]["limit"], json!(64 << 20));
+
+    host.ok(&["update", "--memory", "32m", "--pids-limit", "7", "c"]);
+    let told = stats();
+    assert_eq!(told["data"]["pids"]["limit"], 7);
+    assert_eq!(told["data"]["memory"]["usage"]["limit"], json!(32 << 20));
+    let file = host.path("limits.json");
+    fs::write(&file, r#"{"pids": {"limit": 9}}"#).unwrap();
+    host.ok(&["update", "-r", file.to_str().unwrap(), "c"]);
+    assert_eq!(stats()["data"]["pids"]["limit"], 9);
+    assert!(
+        host.fails(&["update", "--memory", "1x", "c"])
+            .contains("no such number")
+    );
+
+    if gantry_testkit::tool::find("runc").is_some() {
+        // The members that runc tells of a container of its own, with the same limits.
+        let root = host.path("runc");
+        let runc = |words: &[&str]| {
+            let mut command = std::process::Command::new("runc");
+            let output = command
+                .arg("--root")
+                .arg(&root)
+                .args(words)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{words:?} {output:?}");
+            output.stdout
+        };
+        let bundle = host.bundle("exec sleep 600", |document| {
+            document["linux"]["resources"] = limits.clone();
+            document["linux"]["cgroupsPath"] = format!("{}-runc", host.cgroup()).into();
+        });
+        let mut run = std::process::Command::new("runc");
+        run.arg("--root")
+            .arg(&root)
+            .args(["run", "-d", "-b"])
+            .arg(&bundle)
+            .arg("r");
+        assert!(
+            run.stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        );
+        let theirs: Value = serde_json::from_slice(&runc(&["events", "--stats", "r"])).unwrap();
+        runc(&["delete", "--force", "r"]);
+        let mut shape = theirs["data"].clone();
+        // Numbers of zero are left out by both, and are not zero at the same moments.
+        for member in ["cpu/usage", "memory/raw", "blkio"] {
+            if let Some(place) = shape.pointer_mut(&format!("/{member}")) {
+                *place = json!({});
+            }
+        }
+        assert_members(&told["data"], &shape, "");
+    }
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_events_end_with_the_container_and_tell_of_kills_for_memory() {
+    let host = host!();
+    let bundle = host.bundle(
+        "sleep 1; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1",
+        |document| {
+            document["linux"]["resources"] =
+                json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+        },
+    );
+    let mut run = host.command(&["run", "--detach", "--bundle"]);
+    assert!(
+        run.arg(bundle)
+            .arg("c")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let told = host.ok(&["events", "--interval", "100ms", "c"]);
+    let kinds: Vec<String> = told
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["type"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert!(kinds.iter().any(|kind| kind == "oom"), "{kinds:?}");
+    assert!(
+        kinds.iter().filter(|kind| *kind == "stats").count() > 5,
+        "{kinds:?}"
+    );
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use gantry_oci::Kind;
 use gantry_sys::{Errno, SysError};
 
+use super::cgroup::group::UpdateError;
 use super::cgroup::{self, CgroupError};
 use super::plan::PlanError;
 use super::seccomp::CompileError;
@@ -107,6 +108,9 @@ pub enum RuntimeError {
     /// The control groups refuse.
     #[error(transparent)]
     Group(#[from] CgroupError),
+    /// The limits cannot be changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// The agent that answers for system calls cannot be told.
     #[error(transparent)]
     Agent(#[from] HandOverError),
@@ -126,6 +130,7 @@ impl RuntimeError {
             Self::InvalidId { .. } | Self::Plan(_) | Self::Usage(_) => Kind::InvalidInput,
             Self::GroupPlan(error) => error.kind(),
             Self::Group(error) => error.kind(),
+            Self::Update(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Agent(error) => error.kind(),
             Self::Unsupported(_) => Kind::Unsupported,

@@ -3,9 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use gantry_sys::signal;
 use oci_spec::runtime::Spec;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::cgroup::{self, Cgroup, CgroupPlan, CgroupState, HostCgroups};
 use super::error::{Doing as _, RuntimeError};
@@ -38,17 +36,9 @@ pub(super) fn plan(
 impl Groups {
     /// What to remember: enough to find the groups before they are made, too.
     pub(super) fn to_json(&self) -> Result<serde_json::Value, RuntimeError> {
-        let planned;
         let state = match self {
-            Self::Made(cgroup) => cgroup.state(),
-            Self::Planned(plan) => {
-                planned = CgroupState {
-                    unified: plan.unified,
-                    groups: plan.groups.clone(),
-                    unit: None,
-                };
-                &planned
-            }
+            Self::Made(cgroup) => cgroup.state().clone(),
+            Self::Planned(plan) => plan.expected(),
         };
         serde_json::to_value(state)
             .map_err(std::io::Error::from)
@@ -104,21 +94,4 @@ impl Groups {
             Self::Planned(_) => Ok(()),
         }
     }
-}
-
-/// Sends a signal to every process.
-pub(super) fn signal_all(cgroup: &Cgroup, number: u8) -> Result<(), RuntimeError> {
-    if let Some(named) = Signal::from_named_raw(i32::from(number)) {
-        return Ok(cgroup.signal(named)?);
-    }
-    // One of real time, which no one forks away from on purpose.
-    for pid in cgroup.pids()? {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let opened = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        if let Some(Ok(process)) = opened {
-            // It may have ended meanwhile.
-            signal::send(&process, number).ok();
-        }
-    }
-    Ok(())
 }

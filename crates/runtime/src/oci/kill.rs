@@ -5,7 +5,7 @@ use gantry_sys::{Errno, signal};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::{Doing as _, RuntimeError};
-use super::groups::{self, Groups};
+use super::groups::Groups;
 use super::launch::Context;
 use super::state::{Record, StateDir, Status, is_alive};
 
@@ -66,7 +66,7 @@ pub fn kill(context: &Context<'_>, id: &str, number: u8, all: bool) -> Result<()
     let status = state.status(&record)?;
     if all {
         if let Some(groups) = Groups::from_record(&record)? {
-            return groups::signal_all(&groups, number);
+            return Ok(groups.signal(number)?);
         }
     }
     match status {

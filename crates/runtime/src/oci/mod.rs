@@ -7,7 +7,7 @@
 //! | `init` | the container's first process, one straight line |
 //! | `rootfs`, `cgroupfs`, `terminal`, `label`, `clocks`, `confine`, `filter` | the steps of that line |
 //! | `channel` | what runtime and init say to each other |
-//! | [`launch`], [`create`], [`start`], [`run`], [`exec`], [`kill`], [`delete`], [`show`] | the verbs |
+//! | [`launch`], [`create`], [`start`], [`run`], [`exec`], [`kill`], [`delete`], [`show`], [`pause`], [`update`], [`events`] | the verbs |
 //! | `foreground` | staying until the end |
 //! | [`state`] | containers on disk |
 //! | [`hooks`] | programs that the document wants run |
@@ -29,6 +29,7 @@ mod confine;
 pub mod create;
 pub mod delete;
 pub mod error;
+pub mod events;
 pub mod exec;
 mod facts;
 mod filter;
@@ -42,6 +43,7 @@ mod label;
 pub mod launch;
 mod middle;
 mod network;
+pub mod pause;
 pub mod plan;
 mod rootfs;
 pub mod run;
@@ -51,6 +53,7 @@ pub mod show;
 pub mod start;
 pub mod state;
 mod terminal;
+pub mod update;
 
 pub use error::RuntimeError;
 pub use facts::probe;

@@ -5,6 +5,7 @@
 //! runtime-spec 1.2 "Features Structure".
 
 use gantry_runtime::capability::CapabilitySet;
+use gantry_runtime::oci::seccomp::{self, Machine};
 use serde_json::json;
 
 use super::{Answer, Failure};
@@ -75,6 +76,11 @@ pub(super) fn features() -> Answer {
         .iter()
         .map(gantry_runtime::capability::Capability::name)
         .collect();
+    let supported: Vec<&str> = seccomp::FLAGS
+        .iter()
+        .filter(|(_, flag)| gantry_sys::seccomp::knows_flags(*flag))
+        .map(|(name, _)| *name)
+        .collect();
     let document = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
@@ -85,6 +91,15 @@ pub(super) fn features() -> Answer {
             "capabilities": capabilities,
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
+            "seccomp": {
+                "enabled": Machine::native().is_some(),
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": Machine::ALL.map(Machine::arch_name),
+                "knownFlags": seccomp::FLAGS.map(|(name, _)| name),
+                "supportedFlags": supported,
+            },
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {"org.gantry.version": env!("CARGO_PKG_VERSION")},

@@ -4,11 +4,13 @@
 //! `main` hands over before anything else is started: what clones into containers has one thread.
 
 mod create;
+mod events;
 mod exec;
 mod features;
 mod log;
 mod show;
 mod spec;
+mod update;
 mod verbs;
 mod words;
 
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use gantry_runtime::oci::cgroup::Driver;
 use gantry_runtime::oci::cgroup::systemd::BusAddress;
-use gantry_runtime::oci::{Context, RuntimeError, delete, kill, seal, start};
+use gantry_runtime::oci::{Context, RuntimeError, delete, kill, pause, seal, start};
 
 use crate::exit::Outcome;
 use log::Log;
@@ -168,6 +170,14 @@ fn act(verb: &Verb, global: &Words, words: &Words, log: &Log) -> Answer {
             }
             Ok(0)
         }
+        "pause" => pause::pause(&context, one_id(words)?)
+            .map(|()| 0)
+            .map_err(Into::into),
+        "resume" => pause::resume(&context, one_id(words)?)
+            .map(|()| 0)
+            .map_err(Into::into),
+        "update" => update::update(&context, words),
+        "events" => events::events(&context, words),
         "state" => show::state(&context, one_id(words)?),
         "list" => show::list(&context, words),
         "ps" => show::ps(&context, words),

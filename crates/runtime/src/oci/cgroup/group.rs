@@ -7,9 +7,9 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
-use gantry_sys::Errno;
+use gantry_sys::{Errno, SysError};
 use oci_spec::runtime::LinuxResources;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
@@ -54,6 +54,16 @@ impl Member {
 }
 
 impl CgroupPlan {
+    /// What to remember before anything is made, so that whoever cleans up after us finds it.
+    #[must_use]
+    pub fn expected(&self) -> CgroupState {
+        CgroupState {
+            unified: self.unified,
+            groups: self.groups.clone(),
+            unit: self.unit.as_ref().map(UnitPlan::reference),
+        }
+    }
+
     /// Makes the groups and sets what is to be set in them.
     ///
     /// Where systemd makes them this waits for the first process to [`Cgroup::join`].
@@ -95,6 +105,8 @@ impl CgroupPlan {
     }
 }
 
+/// The signal that no process survives.
+const KILL: u8 = 9;
 /// How long a group may take to become what it is told to.
 const PATIENCE: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(2);
@@ -575,33 +587,29 @@ impl Cgroup {
                 return Ok(());
             }
         }
-        self.signal(Signal::KILL)
+        self.signal(KILL)
     }
 
     /// Sends a signal to every process, which stand still meanwhile: none can fork away from it.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn signal(&self, signal: Signal) -> Result<(), CgroupError> {
+    pub fn signal(&self, number: u8) -> Result<(), CgroupError> {
         let was_frozen = self.is_frozen()?;
         let holds = self.freezer().is_some() && self.freeze().is_ok();
         let sent = self.pids().and_then(|pids| {
-            pids.into_iter().try_for_each(|pid| {
-                let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-                    return Ok(());
-                };
-                match rustix::process::kill_process(number, signal) {
-                    Ok(()) | Err(Errno::SRCH) => Ok(()),
-                    Err(errno) => Err(CgroupError::File {
+            pids.into_iter()
+                .try_for_each(|pid| match send(pid, number) {
+                    Err(source) if !source.is(Errno::SRCH) => Err(CgroupError::File {
                         action: "send a signal to process",
                         path: pid.to_string().into(),
-                        source: gantry_sys::SysError::new("kill", pid.to_string(), errno),
+                        source,
                     }),
-                }
-            })
+                    _ => Ok(()),
+                })
         });
         // A fatal signal reaches a process of version 1's freezer only when it goes on.
-        if holds && (!was_frozen || signal == Signal::KILL) {
+        if holds && (!was_frozen || number == KILL) {
             self.thaw()?;
         }
         sent
@@ -626,6 +634,23 @@ impl Cgroup {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// How many processes the kernel has killed here for want of memory.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn killed_for_memory(&self) -> Result<u64, CgroupError> {
+        let file = if self.state.unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let text = self.read("memory", file)?.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        Ok(line
+            .and_then(|number| number.trim().parse().ok())
+            .unwrap_or_default())
     }
 
     /// A file of the group that has a controller.
@@ -698,6 +723,15 @@ impl UpdateError {
             Self::Cgroup(error) => error.kind(),
         }
     }
+}
+
+/// By way of a descriptor, which real-time signals pass, too.
+fn send(pid: u32, number: u8) -> Result<(), SysError> {
+    let failed = |errno| SysError::new("pidfd_open", pid.to_string(), errno);
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.ok_or(Errno::SRCH).map_err(failed)?;
+    let process = pidfd_open(process, PidfdFlags::empty()).map_err(failed)?;
+    gantry_sys::signal::send(&process, number)
 }
 
 fn join_dir(dir: &Dir, pid: u32) -> Result<(), CgroupError> {

@@ -53,6 +53,21 @@ impl Machine {
         })
     }
 
+    /// Its word in documents.
+    #[must_use]
+    pub const fn arch_name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "SCMP_ARCH_X86_64",
+            Self::X86 => "SCMP_ARCH_X86",
+            Self::X32 => "SCMP_ARCH_X32",
+            Self::Aarch64 => "SCMP_ARCH_AARCH64",
+            Self::Arm => "SCMP_ARCH_ARM",
+            Self::Riscv64 => "SCMP_ARCH_RISCV64",
+            Self::S390x => "SCMP_ARCH_S390X",
+            Self::Ppc64le => "SCMP_ARCH_PPC64LE",
+        }
+    }
+
     /// The machine that the document's word means.
     #[must_use]
     pub fn of_arch(arch: Arch, native: Self) -> Option<Self> {

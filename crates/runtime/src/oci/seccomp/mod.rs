@@ -43,6 +43,42 @@ use serde::{Deserialize, Serialize};
 
 pub use machine::Machine;
 
+/// The actions that documents may name.
+pub const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// The comparisons that documents may name.
+pub const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+
+/// The flags that documents may name, and the kernel's.
+pub const FLAGS: [(&str, FilterFlags); 4] = [
+    ("SECCOMP_FILTER_FLAG_LOG", FilterFlags::LOG),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", FilterFlags::SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_TSYNC", FilterFlags::TSYNC),
+    // Only filters with a listener may have it.
+    (
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        FilterFlags::WAIT_KILLABLE_RECV.with(FilterFlags::NEW_LISTENER),
+    ),
+];
+
 /// A filter, ready for [`gantry_sys::seccomp::install`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {

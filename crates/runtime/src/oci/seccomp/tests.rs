@@ -87,16 +87,7 @@ fn has_libseccomp() -> bool {
 }
 
 fn word(machine: Machine) -> &'static str {
-    match machine {
-        Machine::X86_64 => "X86_64",
-        Machine::X86 => "X86",
-        Machine::X32 => "X32",
-        Machine::Aarch64 => "AARCH64",
-        Machine::Arm => "ARM",
-        Machine::Riscv64 => "RISCV64",
-        Machine::S390x => "S390X",
-        Machine::Ppc64le => "PPC64LE",
-    }
+    machine.arch_name().trim_start_matches("SCMP_ARCH_")
 }
 
 /// libseccomp's program for a document, and the names that it does not know.
@@ -436,7 +427,7 @@ fn random_document(random: &mut Random, native: Machine, several: bool) -> Value
     let architectures: Vec<String> = Machine::ALL
         .into_iter()
         .filter(|other| native.receives(*other) && (*other == native || random.below(2) == 0))
-        .map(|machine| format!("SCMP_ARCH_{}", word(machine)))
+        .map(|machine| machine.arch_name().to_owned())
         .collect();
     json!({
         "defaultAction": default, "defaultErrnoRet": default_errno, "architectures": architectures,

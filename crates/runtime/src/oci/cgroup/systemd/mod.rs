@@ -173,6 +173,14 @@ impl UnitPlan {
         }
     }
 
+    /// The unit, as it will be.
+    pub(super) fn reference(&self) -> UnitRef {
+        UnitRef {
+            name: self.name.clone(),
+            bus: self.bus.clone(),
+        }
+    }
+
     /// Makes the unit around a process, and waits until it is there.
     ///
     /// # Errors
@@ -180,10 +188,7 @@ impl UnitPlan {
     pub fn start(&self, pid: u32) -> Result<UnitRef, BusError> {
         let mut properties = self.properties.clone();
         properties.push(("PIDs".to_owned(), Value::U32s(vec![pid])));
-        let unit = UnitRef {
-            name: self.name.clone(),
-            bus: self.bus.clone(),
-        };
+        let unit = self.reference();
         let mut bus = open(&self.bus)?;
         let mut body = Body::default();
         body.text(&self.name);
