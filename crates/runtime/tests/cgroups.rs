@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use gantry_runtime::oci::cgroup::host::Hierarchy;
@@ -254,7 +254,8 @@ fn privileged_devices_are_refused_by_both_versions() {
         Some(host.clone()).filter(|host| has(host, "devices") || host.is_unified()),
         unified_alone(&host),
     ];
-    let dir = tempfile::tempdir().unwrap();
+    // Other places are mounted without devices on some hosts.
+    let dir = tempfile::tempdir_in("/dev").unwrap();
     for (index, host) in hosts.into_iter().flatten().enumerate() {
         let path = name(&format!("devices{index}"));
         let plan = plan(&spec(&path, &resources), "id", &host, &Driver::Files, false).unwrap();
@@ -286,7 +287,7 @@ fn privileged_devices_are_refused_by_both_versions() {
         assert!(!allowed(&mut made, &format!(": < {mem}")));
         assert!(!allowed(&mut made, &format!(": > {kmsg}")));
         let reads = allowed(&mut made, &format!(": < {kmsg}"));
-        assert!(reads || !Path::new("/dev/kmsg").exists());
+        assert!(reads);
         // A change of rules replaces them.
         let change = json!({"devices": [{"allow": false, "access": "rwm"}]});
         made.0
