@@ -548,3 +548,24 @@ fn privileged_events_end_with_the_container_and_tell_of_kills_for_memory() {
     host.ok(&["delete", "--force", "c"]);
     host.assert_nothing_left();
 }
+
+#[test]
+fn privileged_root_below_a_shared_mount_is_pivoted_into() {
+    let host = host!();
+    let bundle = host.bundle("exit 4", |_| ());
+    let runtime = format!(
+        "{} runtime --root {} run --bundle {} c",
+        env!("CARGO_BIN_EXE_gantry"),
+        host.root().display(),
+        bundle.display()
+    );
+    // As systemd leaves every host.
+    let mut shared = std::process::Command::new("unshare");
+    shared.args(["--mount", "--propagation", "shared", "sh", "-c"]);
+    let output = shared
+        .arg(format!("mount --make-rshared / && {runtime}"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    host.assert_nothing_left();
+}

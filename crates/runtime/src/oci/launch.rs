@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use gantry_sys::clone::{self, Child, CloneRequest, Namespace};
-use gantry_sys::mount;
+use gantry_sys::mount::{self, AttributeChange, Propagation};
 use gantry_sys::proc::Proc;
 use gantry_sys::{Errno, socket};
 use oci_spec::runtime::{Hooks, Spec};
@@ -125,7 +125,16 @@ pub(super) fn parse_document(bytes: &[u8]) -> serde_json::Result<Spec> {
 
 /// Clones the mount of the root file system.
 pub(super) fn clone_root(path: &Path) -> Result<OwnedFd, RuntimeError> {
-    mount::clone_mount(path, true).doing(|| format!("open the root file system {}", path.display()))
+    let doing = || format!("open the root file system {}", path.display());
+    let clone = mount::clone_mount(path, true).doing(doing)?;
+    // Below a shared mount, as on every host with systemd, it is a peer, into which nobody can pivot.
+    let change = AttributeChange {
+        propagation: Some(Propagation::Private),
+        recursive: true,
+        ..AttributeChange::default()
+    };
+    mount::set_attributes(&clone, &change).doing(doing)?;
+    Ok(clone)
 }
 
 /// What is undone if the container does not come to be.
