@@ -28,6 +28,7 @@ use crate::mechanism::{Attested, Mechanism, Signer};
 use crate::prepared::{PreparedPolicy, Ready, Test};
 use crate::refusal::{Reason, Refusal};
 use crate::scope::{Matched, Subject};
+use crate::sigstore::attestation::Wanted;
 use crate::stored::StoredSignature;
 
 /// What is to be decided.
@@ -366,12 +367,16 @@ impl Question<'_> {
         rules: &Applicable<'_>,
     ) -> Option<Attested> {
         let stored = StoredSignature::parse(&found.blob.bytes).ok()?;
-        let attested = mechanism.attest(&stored, self.now).ok()?;
-        let mut digests = attested.manifest_digests.iter();
-        let good = attested.predicate_type == predicate_type
-            && digests.any(|digest| self.about(digest).is_ok())
-            && rules.revoked_key(&attested.signer).is_none();
-        good.then_some(attested)
+        let index = self.chosen_from.filter(|index| lists(index, self.manifest));
+        let manifests = std::iter::once(self.manifest).chain(index);
+        let mut attested = manifests.filter_map(|manifest| {
+            let wanted = Wanted {
+                predicate_type,
+                manifest_digest: manifest.digest(),
+            };
+            mechanism.attest(&stored, wanted, self.now).ok()
+        });
+        attested.find(|attested| rules.revoked_key(&attested.signer).is_none())
     }
 
     fn about(&self, signed: &ManifestDigest) -> Result<About, Refusal> {
@@ -444,6 +449,10 @@ pub(crate) mod tests {
             Ok(Arc::new(Named(keys.iter().map(name).collect())))
         }
 
+        fn count_openpgp(&self, _file: &Bytes) -> usize {
+            1
+        }
+
         fn sigstore(
             &self,
             signers: SigstoreMaterial<'_>,
@@ -493,15 +502,20 @@ pub(crate) mod tests {
         fn attest(
             &self,
             signature: &StoredSignature,
+            wanted: Wanted<'_>,
             _now: SystemTime,
         ) -> Result<Attested, Refusal> {
-            attested(&self.0, signature)
+            attested(&self.0, signature, wanted)
                 .ok_or_else(|| Refusal::new(Reason::UnknownKey, "no statement"))
         }
     }
 
     /// A signature whose time of making is `attests` is a statement of the type in its reference's place.
-    fn attested(keys: &[String], signature: &StoredSignature) -> Option<Attested> {
+    fn attested(
+        keys: &[String],
+        signature: &StoredSignature,
+        wanted: Wanted<'_>,
+    ) -> Option<Attested> {
         let StoredSignature::Simple(message) = signature else {
             return None;
         };
@@ -510,9 +524,10 @@ pub(crate) mod tests {
         let [signer, digest, predicate, "attests", _] = words[..] else {
             return None;
         };
-        keys.iter().any(|key| key == signer).then(|| Attested {
-            predicate_type: predicate.to_owned(),
-            manifest_digests: vec![digest.parse().unwrap()],
+        let good = keys.iter().any(|key| key == signer)
+            && predicate == wanted.predicate_type
+            && digest == wanted.manifest_digest.to_string();
+        good.then(|| Attested {
             signer: Signer {
                 id: signer.to_owned(),
                 also: Vec::new(),

@@ -19,7 +19,7 @@ pub enum SignedIdentity {
     /// The same, tag included; of an image by digest, the same repository.
     #[default]
     MatchRepoDigestOrExact,
-    /// The same, tag included. An image by digest never matches.
+    /// The same, tag included; of an image by digest, a signature that names that digest.
     MatchExact,
     /// The same repository, whatever the tag.
     MatchRepository,
@@ -112,11 +112,7 @@ impl SignedIdentity {
             }
             Self::MatchExact => {
                 let image = image()?;
-                let wanted = match image.tag {
-                    Some(_) => image.to_string(),
-                    None => "a tag, and the image was asked for by digest".to_owned(),
-                };
-                (image.tag.is_some() && signed == image, wanted)
+                (signed == image, image.to_string())
             }
             Self::MatchRepository => {
                 let image = image()?;
@@ -234,7 +230,7 @@ mod tests {
         let table = [
             // image by:                                        tag         digest      both        neither     mirror
             (SignedIdentity::MatchRepoDigestOrExact,           ["y-------", "yy-yyy--", "yy-yyy--", "---y----", "-------y"]),
-            (SignedIdentity::MatchExact,                       ["y-------", "--------", "--------", "---y----", "-------y"]),
+            (SignedIdentity::MatchExact,                       ["y-------", "----y---", "----y---", "---y----", "-------y"]),
             (SignedIdentity::MatchRepository,                  ["yyyyyy--", "yyyyyy--", "yyyyyy--", "yyyyyy--", "-------y"]),
             (SignedIdentity::ExactReference(reference("h.io/ns/app:v1")),
                                                                ["y-------", "y-------", "y-------", "y-------", "y-------"]),

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use gantry_oci::ManifestDigest;
 use serde::Serialize;
 
 use crate::claim::Claim;
 use crate::refusal::{Reason, Refusal};
+use crate::sigstore::attestation::Wanted;
 use crate::stored::StoredSignature;
 
 /// The keys or certificates of one requirement, ready to check signatures.
@@ -20,27 +20,28 @@ pub trait Mechanism: fmt::Debug + Send + Sync {
     /// Why the signature does not count.
     fn check(&self, signature: &StoredSignature, now: SystemTime) -> Result<Checked, Refusal>;
 
-    /// Checks a signed statement that is more than a plain signature.
+    /// Checks a signed statement about an image that is more than a plain signature.
     ///
     /// # Errors
     /// Why it counts for nothing; where a mechanism knows no statements, always.
-    fn attest(&self, signature: &StoredSignature, now: SystemTime) -> Result<Attested, Refusal> {
-        let _ = (signature, now);
+    fn attest(
+        &self,
+        signature: &StoredSignature,
+        wanted: Wanted<'_>,
+        now: SystemTime,
+    ) -> Result<Attested, Refusal> {
+        let _ = (signature, wanted, now);
         let message = "signatures of this kind carry no statements";
         Err(Refusal::new(Reason::Unsupported, message))
     }
 }
 
-/// A good statement about manifests, and who made it.
+/// A good statement of the type about the manifest, both as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attested {
-    /// What kind of statement.
-    pub predicate_type: String,
-    /// What it is about.
-    pub manifest_digests: Vec<ManifestDigest>,
-    /// Who signed, and when.
+    /// Who signed.
     pub signer: Signer,
-    /// Until when it is good.
+    /// As [`Checked::expires`].
     pub expires: Option<SystemTime>,
 }
 
@@ -53,7 +54,7 @@ pub struct Checked {
     pub signer: Signer,
     /// When: as the mechanism proves it, or else in the signer's words.
     pub made: Option<SystemTime>,
-    /// Until when signature and key are good.
+    /// When to look again at the latest: signature or key may have ended then.
     pub expires: Option<SystemTime>,
 }
 

@@ -10,19 +10,21 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use gantry_oci::{Algorithm, Digest, Digester, Limits};
 
 use crate::identity::SignedIdentity;
-use crate::mechanism::{Checked, Mechanism, Signer};
+use crate::mechanism::{Attested, Checked, Mechanism, Signer};
 use crate::openpgp::Keyring;
 use crate::policy::{KeyType, Policy, Requirement, SigstoreSigners, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::scope::{Matched, Subject};
+use crate::sigstore::attestation::{self, Wanted};
+use crate::sigstore::{self, LogKeys, MakeVerifierError, Verifier};
 use crate::simple;
-use crate::stored::StoredSignature;
+use crate::stored::{SigstoreSignature, StoredSignature};
 
 /// A policy that can be evaluated.
 ///
@@ -70,6 +72,9 @@ pub trait Mechanisms {
     /// These are no keys.
     fn openpgp(&self, keys: &[Bytes]) -> Result<Arc<dyn Mechanism>, Refusal>;
 
+    /// How many keys a file of OpenPGP keys holds; none if it is no such file.
+    fn count_openpgp(&self, file: &Bytes) -> usize;
+
     /// Checks sigstore signatures, recorded in a log with one of the `rekor` keys if these are given.
     ///
     /// # Errors
@@ -102,15 +107,155 @@ impl Mechanisms for Real {
         }))
     }
 
+    fn count_openpgp(&self, file: &Bytes) -> usize {
+        let keyring = Keyring::parse(std::slice::from_ref(file), &self.limits);
+        keyring.map_or(0, |keyring| keyring.fingerprints().count())
+    }
+
     fn sigstore(
         &self,
-        _signers: SigstoreMaterial<'_>,
-        _rekor: Option<Vec<Bytes>>,
+        signers: SigstoreMaterial<'_>,
+        rekor: Option<Vec<Bytes>>,
     ) -> Result<Arc<dyn Mechanism>, Refusal> {
-        Err(Refusal::new(
-            Reason::Unsupported,
-            "this version checks no sigstore signatures",
-        ))
+        let verifier = self.verifier(signers, rekor).map_err(|error| {
+            let message = match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            Refusal::new(Reason::NoKeys, message)
+        })?;
+        Ok(Arc::new(Sigstore {
+            verifier,
+            limits: self.limits,
+        }))
+    }
+}
+
+impl Real {
+    fn verifier(
+        &self,
+        signers: SigstoreMaterial<'_>,
+        rekor: Option<Vec<Bytes>>,
+    ) -> Result<Verifier, MakeVerifierError> {
+        let log = rekor.map(|keys| LogKeys::parse(&keys)).transpose()?;
+        match signers {
+            SigstoreMaterial::Keys(keys) => Verifier::keys(&keys, log),
+            SigstoreMaterial::Fulcio {
+                ca,
+                oidc_issuer,
+                subject_email,
+            } => {
+                let log = log.ok_or(MakeVerifierError::NoKey)?;
+                let ca = ca.concat();
+                Verifier::fulcio(&ca, oidc_issuer, subject_email, log, &self.limits)
+            }
+            SigstoreMaterial::Pki {
+                roots,
+                intermediates,
+                subject_hostname,
+                subject_email,
+            } => {
+                let (roots, intermediates) = (roots.concat(), intermediates.concat());
+                let intermediates = (!intermediates.is_empty()).then_some(&*intermediates);
+                Verifier::pki(
+                    &roots,
+                    intermediates,
+                    subject_hostname.map(ToOwned::to_owned),
+                    subject_email.map(ToOwned::to_owned),
+                    &self.limits,
+                )
+            }
+        }
+    }
+}
+
+/// Keys and certificates end at times that the verifiers do not tell. An
+/// answer that rests on one is good for so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+fn ask_again(now: SystemTime, expires: Option<SystemTime>) -> Option<SystemTime> {
+    let later = now.checked_add(ASK_AGAIN_AFTER);
+    expires.into_iter().chain(later).min()
+}
+
+/// Sigstore signatures by keys or certificates.
+#[derive(Debug)]
+struct Sigstore {
+    verifier: Verifier,
+    limits: Limits,
+}
+
+impl Sigstore {
+    fn read(signature: &StoredSignature) -> Result<&SigstoreSignature, Refusal> {
+        match signature {
+            StoredSignature::Sigstore(signature) => Ok(signature),
+            StoredSignature::Simple(_) => Err(Refusal::new(
+                Reason::Unsupported,
+                "a simple signature, and sigstore is asked for",
+            )),
+        }
+    }
+
+    /// Keys never end, and a certificate of Fulcio's is judged at the log's time; others end now.
+    fn expires(&self, now: SystemTime) -> Option<SystemTime> {
+        match self.verifier {
+            Verifier::Pki { .. } => ask_again(now, None),
+            Verifier::Keys { .. } | Verifier::Fulcio { .. } => None,
+        }
+    }
+}
+
+impl Mechanism for Sigstore {
+    fn check(&self, signature: &StoredSignature, now: SystemTime) -> Result<Checked, Refusal> {
+        let signature = Self::read(signature)?;
+        let found = sigstore::verify(signature, &self.verifier, now, &self.limits)?;
+        let said = found.claim.timestamp_s.and_then(|seconds| {
+            let seconds = u64::try_from(seconds).ok()?;
+            UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        });
+        Ok(Checked {
+            claim: found.claim,
+            signer: signer(&found.signer),
+            made: found.logged_at.or(said),
+            expires: self.expires(now),
+        })
+    }
+
+    fn attest(
+        &self,
+        signature: &StoredSignature,
+        wanted: Wanted<'_>,
+        now: SystemTime,
+    ) -> Result<Attested, Refusal> {
+        let signature = Self::read(signature)?;
+        let found = attestation::verify(signature, &self.verifier, wanted, now, &self.limits)?;
+        Ok(Attested {
+            signer: signer(&found.signer),
+            expires: self.expires(now),
+        })
+    }
+}
+
+/// A key is known by its digest, a certificate by whom it is for: each signature may have another.
+fn signer(signer: &sigstore::Signer) -> Signer {
+    match signer {
+        sigstore::Signer::Key(fingerprint) => Signer {
+            id: fingerprint.to_string(),
+            also: Vec::new(),
+            name: None,
+        },
+        sigstore::Signer::Certificate {
+            fingerprint,
+            subject,
+            issuer,
+        } => Signer {
+            id: match issuer {
+                Some(issuer) => format!("{subject} by {issuer}"),
+                None => subject.clone(),
+            },
+            also: vec![fingerprint.to_string()],
+            name: Some(subject.clone()),
+        },
     }
 }
 
@@ -136,7 +281,7 @@ impl Mechanism for OpenPgp {
                 name: None,
             },
             made: Some(signed.created),
-            expires: signed.expires,
+            expires: ask_again(now, signed.expires),
         })
     }
 }

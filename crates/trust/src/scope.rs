@@ -69,6 +69,12 @@ impl Subject {
         Self::named("docker", reference)
     }
 
+    /// An image of a store of ours that has no name there, only an ID.
+    #[must_use]
+    pub fn docker_unnamed() -> Self {
+        Self::nameless("docker")
+    }
+
     /// An image stream of OpenShift.
     #[must_use]
     pub fn atomic(reference: &Reference) -> Self {
@@ -198,6 +204,69 @@ fn wildcards(host: &str) -> impl Iterator<Item = String> {
     let name = host.split_once(':').map_or(host, |(name, _)| name);
     let domains = std::iter::successors(Some(name), |name| Some(name.split_once('.')?.1));
     domains.skip(1).map(|parent| format!("*.{parent}"))
+}
+
+/// A scope and all that are wider, up to `""`: what else holds wherever it does.
+#[must_use]
+pub fn wider(transport: &str, scope: &str) -> Vec<String> {
+    let mut scopes: Vec<String> = match transport {
+        "dir" | "oci" | "oci-archive" | "sif" => Path::new(scope)
+            .ancestors()
+            .filter_map(Path::to_str)
+            .map(ToOwned::to_owned)
+            .filter(|path| path != "/")
+            .collect(),
+        "containers-storage" => wider_in_store(scope),
+        _ => wider_name(scope).collect(),
+    };
+    scopes.retain(|scope| !scope.is_empty());
+    scopes.push(String::new());
+    scopes
+}
+
+/// `host/ns/repo:tag` and on to the last domain.
+fn wider_name(scope: &str) -> impl Iterator<Item = String> {
+    let (name, _) = split_pointer(scope);
+    let full = (name != scope).then(|| scope.to_owned());
+    let host = name.split_once('/').map_or(name, |(host, _)| host);
+    let wild: Vec<String> = match host.strip_prefix("*.") {
+        Some(domain) => wildcards(domain).collect(),
+        None => wildcards(host).collect(),
+    };
+    let names = parents(name).map(ToOwned::to_owned);
+    full.into_iter().chain(names).chain(wild)
+}
+
+fn wider_in_store(scope: &str) -> Vec<String> {
+    let Some((store, name)) = scope.split_once(']') else {
+        return vec![scope.to_owned()];
+    };
+    let mut scopes = vec![scope.to_owned()];
+    let ends = std::iter::successors(Some(name), |name| Some(name.rsplit_once('@')?.0));
+    let (plain, _) = split_pointer(name);
+    let names = ends.chain(parents(plain)).filter(|name| !name.is_empty());
+    scopes.extend(names.map(|name| format!("{store}]{name}")));
+    scopes.push(format!("{store}]"));
+    if let Some((_, root)) = store.split_once('@') {
+        scopes.push(format!("[{root}]"));
+    }
+    scopes.dedup();
+    scopes
+}
+
+/// A name, and the tag or digest behind it. The colon of a port stands before any slash.
+fn split_pointer(scope: &str) -> (&str, &str) {
+    let (name, digest) = scope.split_once('@').unwrap_or((scope, ""));
+    match name.rsplit_once(':') {
+        Some((shorter, tag)) if shorter.contains('/') && !tag.contains('/') => (shorter, tag),
+        _ => (name, digest),
+    }
+}
+
+/// Whether a scope may be a repository: a host, a path, and nothing behind it.
+#[must_use]
+pub(crate) fn is_name(scope: &str) -> bool {
+    scope.contains('/') && split_pointer(scope).0 == scope
 }
 
 /// Whether a transport can have this scope; the error is a sentence's end.
@@ -449,6 +518,53 @@ mod tests {
             assert_eq!(subject.transport(), transport);
             assert_eq!(candidates(&subject).join(" "), wanted, "{transport}");
             assert_eq!(subject.reference().is_some(), has_reference);
+        }
+    }
+
+    #[test]
+    fn wider_scopes_are_those_that_hold_wherever_one_does() {
+        for (transport, scope, wanted) in [
+            (
+                "docker",
+                "h.eu.io:5000/a/b:t",
+                "h.eu.io:5000/a/b:t h.eu.io:5000/a/b h.eu.io:5000/a h.eu.io:5000 *.eu.io *.io ",
+            ),
+            (
+                "docker",
+                "h.io/a@sha256:0",
+                "h.io/a@sha256:0 h.io/a h.io *.io ",
+            ),
+            (
+                "docker",
+                "h.io/a:t@sha256:0",
+                "h.io/a:t@sha256:0 h.io/a h.io *.io ",
+            ),
+            ("docker", "h.io:5000", "h.io:5000 *.io "),
+            ("docker", "*.eu.io", "*.eu.io *.io "),
+            ("docker", "localhost", "localhost "),
+            ("docker", "", ""),
+            ("dir", "/a/b", "/a/b /a "),
+            ("oci", "", ""),
+            (
+                "containers-storage",
+                "[overlay@/g]h/a:t@id",
+                "[overlay@/g]h/a:t@id [overlay@/g]h/a:t [overlay@/g]h/a [overlay@/g]h [overlay@/g] [/g] ",
+            ),
+            ("containers-storage", "[/g]", "[/g] "),
+            ("containers-storage", "", ""),
+        ] {
+            assert_eq!(wider(transport, scope).join(" "), wanted, "{scope}");
+        }
+        // What holds for an image is what its candidates say.
+        let subject = Subject::docker(&reference("r.eu.io:5000/a/b:t"));
+        assert_eq!(wider("docker", "r.eu.io:5000/a/b:t"), candidates(&subject));
+        for (scope, name) in [
+            ("h.io/a", true),
+            ("h.io", false),
+            ("h.io/a:t", false),
+            ("*.io", false),
+        ] {
+            assert_eq!(is_name(scope), name, "{scope}");
         }
     }
 

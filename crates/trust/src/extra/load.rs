@@ -181,6 +181,12 @@ impl Loading<'_> {
         let identity = rule.identity()?;
         let openpgp = self.read(&rule.keys);
         let sigstore = self.read(&rule.sigstore_keys);
+        let one_key_each = match &openpgp {
+            Ok(files) => files
+                .iter()
+                .all(|file| self.mechanisms.count_openpgp(file) == 1),
+            Err(_) => false,
+        };
         let prepare = || {
             let mut mechanisms = Vec::new();
             let (openpgp, sigstore) = (openpgp?, sigstore?);
@@ -196,6 +202,7 @@ impl Loading<'_> {
             mechanisms: prepare(),
             rule,
             identity,
+            one_key_each,
         })
     }
 

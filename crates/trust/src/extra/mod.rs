@@ -17,6 +17,7 @@
 
 mod file;
 mod load;
+mod render;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ use crate::scope::Subject;
 
 pub use file::{AttestationRule, RuleFile, SignersRule};
 pub use load::{LoadExtraError, load_dirs};
+pub use render::{Floor, Rendered, render};
 
 /// The rules of all files, with the keys that they name.
 #[derive(Debug, Clone)]
@@ -93,6 +95,8 @@ pub struct Signers {
     pub mechanisms: Result<Vec<Arc<dyn Mechanism>>, Refusal>,
     /// Which reference they must name.
     pub identity: SignedIdentity,
+    /// Whether no file has two keys, so that files are signers.
+    pub one_key_each: bool,
 }
 
 /// A statement that must be there.

@@ -12,7 +12,7 @@ use crate::evaluate::tests::{Believing, at, manifest, policy, signature};
 use crate::evaluate::{FoundSignature, Outcome, Question, Verdict, evaluate};
 
 /// The rules of these texts, in files of one directory.
-fn rules(texts: &[&str]) -> Result<Extra, LoadExtraError> {
+pub(super) fn rules(texts: &[&str]) -> Result<Extra, LoadExtraError> {
     let dir = tempfile::tempdir().unwrap();
     for (number, text) in texts.iter().enumerate() {
         std::fs::write(dir.path().join(format!("{number:02}.toml")), text).unwrap();

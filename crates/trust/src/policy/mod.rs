@@ -14,8 +14,10 @@
 //! # Source
 //! containers-policy.json(5).
 
+mod edit;
 mod find;
 mod parse;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use gantry_oci::{Kind, Limits};
 
+pub use edit::{Edit, EditPolicyError};
 pub use find::{LoadPolicyError, PolicyPlaces};
 pub(crate) use find::{ReadError, read_guarded};
 
