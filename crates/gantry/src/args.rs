@@ -51,6 +51,17 @@ pub struct Global {
         env = "GANTRY_REGISTRIES_D"
     )]
     pub registries_d: Option<PathBuf>,
+    /// The policy that says which images are admitted [default: the containers family's policy.json]
+    #[arg(
+        long,
+        visible_alias = "signature-policy",
+        global = true,
+        value_name = "FILE"
+    )]
+    pub policy: Option<PathBuf>,
+    /// Admit any image, without policy and rules
+    #[arg(long, global = true, conflicts_with = "policy")]
+    pub insecure_policy: bool,
     /// How to show progress
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,

@@ -5,6 +5,12 @@
 //! # Trees of other hosts whose images can be run from here.
 //! shares = ["/srv/gantry"]
 //!
+//! [trust]
+//! # Where cosign's bundles count, which say what was signed and not as what.
+//! unnamed-bundles = ["registry.example/team"]
+//! # More directories with rules beside the policy.
+//! rules = ["/etc/company/trust.d"]
+//!
 //! [registry]
 //! # The faces made of each pushed image; per repository below.
 //! faces = ["composefs", "hardlink"]
@@ -45,6 +51,18 @@ pub struct Config {
     pub runtime: Option<String>,
     /// The registry.
     pub registry: RegistryConfig,
+    /// Which images are admitted, where policy.json has no words for it.
+    pub trust: TrustConfig,
+}
+
+/// The `[trust]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TrustConfig {
+    /// Scopes of `docker` in which sigstore bundles count that name no image.
+    pub unnamed_bundles: Vec<String>,
+    /// Directories with rules, besides the usual ones.
+    pub rules: Vec<PathBuf>,
 }
 
 /// The `[registry]` table.

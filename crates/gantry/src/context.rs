@@ -5,10 +5,12 @@
 use std::path::PathBuf;
 
 use gantry_oci::Kind;
+use gantry_trust::policy::PolicyPlaces;
 
 use crate::args::{Global, ProgressMode};
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::trust::PolicyChoice;
 
 /// The places and choices that verbs share.
 #[derive(Debug, Clone)]
@@ -21,6 +23,10 @@ pub struct Context {
     pub registries_d: Option<PathBuf>,
     /// How to show progress.
     pub progress: ProgressMode,
+    /// Where the policy is.
+    pub policy: PolicyChoice,
+    /// Where rules that are stricter than the policy are.
+    pub rule_dirs: Vec<PathBuf>,
     /// The configuration file's contents.
     pub config: Config,
 }
@@ -50,6 +56,8 @@ impl Context {
             runroot: absolute(runroot)?,
             registries_d: global.registries_d.clone(),
             progress: global.progress,
+            policy: User::policy(global),
+            rule_dirs: User::rule_dirs(&config),
             config,
         })
     }
@@ -84,6 +92,29 @@ impl User {
                     format!("neither {variable} nor HOME is set to an absolute path"),
                 )
             })
+    }
+
+    /// Where there is no home, nothing of the user's is to be found.
+    fn config_home() -> Option<PathBuf> {
+        Self::xdg("XDG_CONFIG_HOME", ".config").ok()
+    }
+
+    fn policy(global: &Global) -> PolicyChoice {
+        if global.insecure_policy {
+            return PolicyChoice::Insecure;
+        }
+        PolicyChoice::Search(PolicyPlaces {
+            explicit: global.policy.clone(),
+            environment: std::env::var_os("CONTAINERS_POLICY_JSON").map(PathBuf::from),
+            config_home: Self::config_home(),
+        })
+    }
+
+    fn rule_dirs(config: &Config) -> Vec<PathBuf> {
+        let system = PathBuf::from("/etc/gantry/trust.d");
+        let user = Self::config_home().map(|home| home.join("gantry/trust.d"));
+        let more = config.trust.rules.iter().cloned();
+        std::iter::once(system).chain(user).chain(more).collect()
     }
 
     fn config_file(&self) -> Result<PathBuf, Failure> {

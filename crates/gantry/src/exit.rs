@@ -135,6 +135,9 @@ failure_from!(
     gantry_trust::registries_d::ReadRegistriesDError,
     gantry_transport::copy::CopyError,
     gantry_transport::registry::RegistryError,
+    gantry_trust::policy::LoadPolicyError,
+    gantry_trust::policy::EditPolicyError,
+    gantry_trust::extra::LoadExtraError,
 );
 
 impl From<gantry_sys::SysError> for Failure {

@@ -13,6 +13,7 @@ mod network;
 mod output;
 mod progress;
 mod stores;
+mod trust;
 mod when;
 
 use std::ffi::OsString;

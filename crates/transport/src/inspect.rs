@@ -214,7 +214,10 @@ pub async fn config(
 }
 
 /// The top document, and the image that it leads to.
-async fn resolve(
+///
+/// # Errors
+/// The source's; [`Kind::NotFound`] if an index has none for the platform.
+pub async fn resolve(
     source: &dyn ImageSource,
     options: &InspectOptions,
 ) -> Result<(ManifestBytes, ManifestBytes), EndpointError> {

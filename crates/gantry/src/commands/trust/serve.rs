@@ -15,15 +15,13 @@ use gantry_admission::{
 use gantry_image::{EndpointError, ImageSource};
 use gantry_oci::{Kind, Limits, Platform, Reference};
 use gantry_transport::registry::RegistrySource;
-use gantry_trust::extra;
-use gantry_trust::policy::PolicyPlaces;
-use gantry_trust::prepared::Real;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::image::endpoint::{PlainArgs, Side};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::trust::Trust;
 
 /// Tell a Docker daemon or a Kubernetes cluster which images are admitted.
 ///
@@ -116,7 +114,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until a signal.
     pub fn run(self, context: &Context) -> Outcome {
-        let rules = OwnRules::new(context);
+        let rules = OwnRules(context.clone());
         // What cannot be used now is said now, and not to the first who asks.
         rules.load_now()?;
         let platforms = self
@@ -215,45 +213,14 @@ fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
     std::fs::rename(staged, path)
 }
 
-/// Where policy and rules are, as the environment said when the server started.
+/// Where policy and rules are, as options and environment said when the server started.
 #[derive(Debug)]
-struct OwnRules {
-    places: PolicyPlaces,
-    rule_dirs: Vec<PathBuf>,
-}
+struct OwnRules(Context);
 
 impl OwnRules {
-    fn new(_: &Context) -> Self {
-        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let config_home = variable("XDG_CONFIG_HOME")
-            .or_else(|| variable("HOME").map(|home| home.join(".config")))
-            .filter(|path| path.is_absolute());
-        let own = config_home.as_ref().map(|home| home.join("gantry/trust.d"));
-        Self {
-            rule_dirs: [Some(PathBuf::from("/etc/gantry/trust.d")), own]
-                .into_iter()
-                .flatten()
-                .collect(),
-            places: PolicyPlaces {
-                explicit: None,
-                environment: variable("CONTAINERS_POLICY_JSON"),
-                config_home,
-            },
-        }
-    }
-
     fn load_now(&self) -> Result<Loaded, Failure> {
-        let limits = Limits::DEFAULT;
-        let (_, policy) = self
-            .places
-            .load(&limits)
-            .map_err(|error| Failure::new(error.kind(), error))?;
-        let extra = extra::load_dirs(&self.rule_dirs, &Real { limits }, &limits)
-            .map_err(|error| Failure::new(error.kind(), error))?;
-        Ok(Loaded {
-            policy: policy.load_keys(&limits),
-            extra,
-        })
+        let Trust { policy, extra, .. } = Trust::load(&self.0)?;
+        Ok(Loaded { policy, extra })
     }
 }
 
