@@ -49,6 +49,8 @@ const AF_PACKET: u64 = 17;
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
 const NETLINK_AUDIT: u64 = 9;
+/// More than the kernel has (`AF_MAX` is 46), with room for a few.
+const FAMILIES: u64 = 64;
 
 /// Allowed for everybody.
 const ALLOWED: &str = "
@@ -254,11 +256,12 @@ fn compat_socket_rules(capabilities: CapabilitySet) -> Vec<LinuxSyscall> {
         refuse_when("socket", EAFNOSUPPORT, vec![equal(0, AF_ALG)]),
         allow_when("socket", vec![equal(0, AF_ALG + 1)]),
         refuse_when("socket", EPERM, vec![equal(0, AF_VSOCK)]),
-        allow_when(
-            "socket",
-            vec![arg(0, AF_VSOCK, LinuxSeccompOperator::ScmpCmpGt)],
-        ),
     ];
+    // One by one: the kernel looks at the lower half of the argument only, and what is refused is above all else with a
+    // bit in the upper.
+    for family in AF_VSOCK + 1..FAMILIES {
+        rules.push(allow_when("socket", vec![equal(0, family)]));
+    }
     for family in AF_PACKET + 1..AF_ALG {
         rules.push(allow_when("socket", vec![equal(0, family)]));
     }

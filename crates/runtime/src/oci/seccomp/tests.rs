@@ -752,3 +752,23 @@ fn every_path_of_a_filter_is_short() {
     }
     assert!(longest <= 16, "{longest} of {}", program.filter.len());
 }
+
+#[test]
+fn no_refused_family_hides_behind_the_upper_half_of_its_argument() {
+    const AF_ALG: u64 = 38;
+    const AF_VSOCK: u64 = 40;
+    for profile in ["seccomp-production.json", "seccomp-compat.json"] {
+        let document = golden(profile);
+        for family in [AF_ALG, AF_VSOCK] {
+            for upper in [0, 1 << 32, 1 << 40, u64::MAX << 32] {
+                let got = verdict(
+                    &document,
+                    Machine::X86_64,
+                    "socket",
+                    &[family | upper, 5, 0],
+                );
+                assert_ne!(got, ALLOW, "{profile} {family} {upper:#x}");
+            }
+        }
+    }
+}
