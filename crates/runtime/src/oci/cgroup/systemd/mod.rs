@@ -17,6 +17,7 @@
 
 mod bus;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxResources, Spec};
@@ -375,7 +376,54 @@ pub fn properties(resources: &LinuxResources, unified: bool) -> Vec<(String, Val
     {
         add("IOWeight", Value::U64(version_2::io_weight(weight)));
     }
+    if unified {
+        let files: BTreeMap<_, _> = resources.unified().iter().flatten().collect();
+        for (name, value) in files
+            .into_iter()
+            .filter_map(|(file, value)| named_file(file, value))
+        {
+            all.retain(|(known, _)| *known != name);
+            all.push((name.to_owned(), value));
+        }
+    }
     all
+}
+
+/// The property for a file of `unified`, where there is one: without it the next reload would undo what was written.
+fn named_file(file: &str, value: &str) -> Option<(&'static str, Value)> {
+    let number = |value: &str| match value.trim() {
+        "max" => Some(Value::U64(u64::MAX)),
+        number => number.parse().ok().map(Value::U64),
+    };
+    let name = match file {
+        "cpu.weight" => "CPUWeight",
+        "memory.min" => "MemoryMin",
+        "memory.low" => "MemoryLow",
+        "memory.high" => "MemoryHigh",
+        "memory.max" => "MemoryMax",
+        "memory.swap.max" => "MemorySwapMax",
+        "pids.max" => "TasksMax",
+        "cpuset.cpus" => return Some(("AllowedCPUs", Value::Bytes(mask(value)?))),
+        "cpuset.mems" => return Some(("AllowedMemoryNodes", Value::Bytes(mask(value)?))),
+        "cpu.max" => {
+            let (quota, period) = value
+                .trim()
+                .split_once(' ')
+                .unwrap_or((value.trim(), "100000"));
+            let quota = if quota == "max" {
+                -1
+            } else {
+                quota.parse().ok()?
+            };
+            let period = period.trim().parse().ok().filter(|period| *period != 0)?;
+            return Some((
+                "CPUQuotaPerSecUSec",
+                Value::U64(quota_per_second(quota, period)),
+            ));
+        }
+        _ => return None,
+    };
+    Some((name, number(value)?))
 }
 
 /// Processor time in a second, which systemd keeps in steps of ten milliseconds: rounded up, so as not to limit to less.
@@ -557,6 +605,7 @@ mod tests {
             "memory": {"limit": 1000, "swap": 1500, "reservation": -1},
             "cpu": {"shares": 1024, "quota": 12345, "period": 50000, "cpus": "0-2,9", "mems": "0"},
             "pids": {"limit": 0}, "blockIO": {"weight": 10},
+            "unified": {"memory.high": "900", "pids.max": "max", "io.max": "8:0 rbps=1", "memory.low": "7"},
         });
         let spec = spec(&resources, &json!({}));
         let properties = properties(
@@ -565,15 +614,16 @@ mod tests {
         );
         let want = [
             ("MemoryMax", Value::U64(1000)),
-            ("MemoryLow", Value::U64(u64::MAX)),
             ("MemorySwapMax", Value::U64(500)),
             ("CPUWeight", Value::U64(100)),
             ("CPUQuotaPeriodUSec", Value::U64(50000)),
             ("CPUQuotaPerSecUSec", Value::U64(250_000)),
             ("AllowedCPUs", Value::Bytes(vec![0b111, 0b10])),
             ("AllowedMemoryNodes", Value::Bytes(vec![1])),
-            ("TasksMax", Value::U64(u64::MAX)),
             ("IOWeight", Value::U64(1)),
+            ("MemoryHigh", Value::U64(900)),
+            ("MemoryLow", Value::U64(7)),
+            ("TasksMax", Value::U64(u64::MAX)),
         ];
         assert_eq!(
             properties,
