@@ -10,6 +10,9 @@
 //!                                               │ the requirement's identity rule, the manifest's digest
 //!                                               ▼
 //!                                             counts, or a Refusal
+//!                                               │ all requirements of the image's scope, the rules of trust.d
+//!                                               ▼
+//!                                             AdmittedImage, or Denied
 //! ```
 //!
 //! The library reads no environment, no clock and no network: its callers
@@ -17,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod claim;
 pub mod evaluate;
 pub mod extra;
@@ -34,6 +38,7 @@ pub mod sigstore;
 pub mod simple;
 pub mod stored;
 
+pub use admit::{AdmittedImage, Authority, Denied, Memory, NoMemory};
 pub use claim::Claim;
 pub use evaluate::{FoundSignature, Question, Verdict, evaluate};
 pub use extra::Extra;
