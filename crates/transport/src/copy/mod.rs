@@ -101,10 +101,12 @@ pub trait Sign: fmt::Debug + Send + Sync {
 
 /// Decides whether an image may be copied, before any blob of it is fetched.
 ///
-/// Called for every manifest and for every index that is kept.
+/// Called for every image, and for every index that is kept. An index that an
+/// image is only chosen from is not asked about: what runs is the image.
 #[async_trait]
 pub trait Gate: Send + Sync {
-    /// Admits the manifest, or says why not.
+    /// Admits the image, or an index that is kept, or says why not. An image
+    /// that an index lists comes with that index.
     ///
     /// # Errors
     /// [`Kind::Denied`] with the reason.
@@ -112,6 +114,7 @@ pub trait Gate: Send + Sync {
         &self,
         source: &dyn ImageSource,
         manifest: &ManifestBytes,
+        listed_in: Option<&ManifestBytes>,
     ) -> Result<(), EndpointError>;
 }
 

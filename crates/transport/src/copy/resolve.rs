@@ -42,8 +42,9 @@ pub(super) async fn resolve(
         .manifest(Wanted::Primary)
         .await?
         .verify(None, &options.limits)?;
-    if let Some(gate) = gate {
-        gate.admit(source, &top).await?;
+    let choosing = top.as_index().is_some() && options.multi_arch == MultiArch::System;
+    if let Some(gate) = gate.filter(|_| !choosing) {
+        gate.admit(source, &top, None).await?;
     }
     if top.as_index().is_none() {
         return Ok(Resolved::One {
@@ -92,10 +93,11 @@ async fn choose(
             digest: ManifestDigest::from_digest(choice.descriptor.digest),
             reason: choice.reason,
         });
-        current = entry(source, choice.descriptor, &options.limits).await?;
-        if let Some(gate) = gate {
-            gate.admit(source, &current).await?;
+        let chosen = entry(source, choice.descriptor, &options.limits).await?;
+        if let Some(gate) = gate.filter(|_| chosen.as_index().is_none()) {
+            gate.admit(source, &chosen, Some(&current)).await?;
         }
+        current = chosen;
     }
     if current.as_index().is_some() {
         return Err(too_deep(&top));
@@ -179,7 +181,7 @@ async fn all(
         })?;
         let manifest = entry(source, descriptor, limits).await?;
         if let Some(gate) = gate {
-            gate.admit(source, &manifest).await?;
+            gate.admit(source, &manifest, Some(&top)).await?;
         }
         entries.push(Some(
             Box::pin(all(source, manifest, depth, budget, limits, gate)).await?,
