@@ -189,6 +189,10 @@ impl Stage {
         for dir in ["share", "second-host/share", "buildah", "tmp"] {
             fs::create_dir_all(path(dir))?;
         }
+        fs::write(
+            path("policy.json"),
+            r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+        )?;
         let port_file = path("port");
         let registry = Daemon::start(
             Command::new(gantry)
@@ -267,6 +271,8 @@ impl Stage {
         let before = loopback_bytes()?;
         let mut command = Command::new(&self.gantry);
         command
+            .arg("--policy")
+            .arg(self.path("policy.json"))
             .arg("--root")
             .arg(self.second_store())
             .arg("--runroot")

@@ -3,7 +3,7 @@
 //!
 //! ```toml
 //! # Trees of other hosts whose images can be run from here.
-//! shares = ["/srv/gantry"]
+//! shares = ["/srv/gantry", { path = "/srv/other", registry = "registry.example:5000" }]
 //!
 //! [trust]
 //! # Where cosign's bundles count, which say what was signed and not as what.
@@ -32,7 +32,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gantry_oci::Kind;
+use gantry_oci::{Host, Kind};
 use serde::Deserialize;
 
 use crate::exit::Failure;
@@ -46,13 +46,51 @@ pub struct Config {
     /// Where the state of running containers lies.
     pub runroot: Option<PathBuf>,
     /// Trees of other hosts.
-    pub shares: Vec<PathBuf>,
+    pub shares: Vec<ShareConfig>,
     /// The OCI runtime, by name or path.
     pub runtime: Option<String>,
     /// The registry.
     pub registry: RegistryConfig,
     /// Which images are admitted, where policy.json has no words for it.
     pub trust: TrustConfig,
+}
+
+/// A tree of another host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "ShareText")]
+pub struct ShareConfig {
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// The registry whose images its own names are, for policies. What the
+    /// tree says of itself decides nothing.
+    pub registry: Option<Host>,
+}
+
+/// As it stands in the file: a path, or a table.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a path, or a table with `path` and `registry`")]
+enum ShareText {
+    Path(PathBuf),
+    Table(ShareTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShareTable {
+    path: PathBuf,
+    registry: Option<Host>,
+}
+
+impl From<ShareText> for ShareConfig {
+    fn from(text: ShareText) -> Self {
+        match text {
+            ShareText::Path(path) => Self {
+                path,
+                registry: None,
+            },
+            ShareText::Table(ShareTable { path, registry }) => Self { path, registry },
+        }
+    }
 }
 
 /// The `[trust]` table.
@@ -69,6 +107,8 @@ pub struct TrustConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
+    /// What clients call it, and policies: a host, with its port unless that is 443.
+    pub name: Option<Host>,
     /// The faces made of each pushed image; both if absent.
     pub faces: Option<Vec<Face>>,
     /// Whether pushed images are verified and unpacked; they are if absent.
@@ -143,5 +183,27 @@ mod tests {
         let config: Config =
             toml::from_str("shares = [\"/a\"]\n[registry.repository.\"t/*\"]\nfaces = []").unwrap();
         assert_eq!(config.registry.repository["t/*"].faces, Some(vec![]));
+    }
+
+    #[test]
+    fn a_share_may_have_a_registry() {
+        let shares = |text: &str| toml::from_str::<Config>(text).map(|config| config.shares);
+        let text = "shares = [\"/a\", { path = \"/b\", registry = \"h.example:5000\" }]";
+        let of = |path: &str, registry: Option<&str>| ShareConfig {
+            path: path.into(),
+            registry: registry.map(|host| host.parse().unwrap()),
+        };
+        assert_eq!(
+            shares(text).unwrap(),
+            [of("/a", None), of("/b", Some("h.example:5000"))]
+        );
+        for bad in [
+            "{ registry = \"h.example\" }",
+            "{ path = \"/a\", registry = \"a/b\" }",
+            "{ path = \"/a\", other = 1 }",
+            "1",
+        ] {
+            assert!(shares(&format!("shares = [{bad}]")).is_err(), "{bad}");
+        }
     }
 }

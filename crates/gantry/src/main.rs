@@ -2,6 +2,7 @@
 //! The `gantry` command: arguments in, one library call, exit status out.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod args;
 mod commands;
 mod config;
@@ -14,6 +15,7 @@ mod output;
 mod progress;
 mod stores;
 mod trust;
+mod verdicts;
 mod when;
 
 use std::ffi::OsString;

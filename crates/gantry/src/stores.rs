@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
-use gantry_oci::Kind;
+use gantry_oci::{Host, Kind};
 use gantry_store::Store;
 
+use crate::config::ShareConfig;
 use crate::context::Context;
 use crate::exit::Failure;
 
@@ -14,6 +15,8 @@ use crate::exit::Failure;
 pub struct Share {
     /// Where it is mounted.
     pub path: PathBuf,
+    /// The registry whose images its own names are, by this host's word.
+    pub registry: Option<Host>,
     /// The store in it.
     pub store: Store,
 }
@@ -29,6 +32,13 @@ pub fn own(context: &Context) -> Result<Option<Store>, Failure> {
     }
 }
 
+/// The registry whose images the own names of the own store are: this host's configuration knows, or the store's
+/// marker, which this host wrote.
+pub fn own_registry(context: &Context, own: &Store) -> Option<Host> {
+    let configured = context.config.registry.name.as_ref();
+    configured.or(own.registry()).cloned()
+}
+
 /// The trees of `named`, then those of the configuration.
 ///
 /// # Errors
@@ -39,15 +49,24 @@ pub fn shares(context: &Context, named: &[PathBuf]) -> Result<Vec<Share>, Failur
     for path in named {
         let path = std::path::absolute(path)?;
         let store = Store::open_read_only(&path)?;
-        shares.push(Share { path, store });
+        let configured = context.config.shares.iter();
+        let registry = configured
+            .filter(|share| share.path == path)
+            .find_map(|share| share.registry.clone());
+        shares.push(Share {
+            path,
+            registry,
+            store,
+        });
     }
-    for path in &context.config.shares {
+    for ShareConfig { path, registry } in &context.config.shares {
         if shares.iter().any(|share| share.path == *path) {
             continue;
         }
         match Store::open_read_only(path) {
             Ok(store) => shares.push(Share {
                 path: path.clone(),
+                registry: registry.clone(),
                 store,
             }),
             Err(error) => {

@@ -107,11 +107,14 @@ pub fn logical(stored: &StoreName) -> Result<Reference, Failure> {
 }
 
 /// The absolute path without symbolic links, as scopes have it.
+///
+/// # Errors
+/// The path cannot be resolved.
 #[expect(
     clippy::disallowed_methods,
     reason = "a path of the user's own on this machine, to be compared and not to be opened"
 )]
-fn resolve(path: &Path) -> Result<PathBuf, Failure> {
+pub fn resolve(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path)
         .map_err(|error| Failure::from(error).context(format!("resolve {}", path.display())))
 }

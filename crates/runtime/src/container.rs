@@ -305,6 +305,7 @@ mod tests {
             name: name.map(|name| name.parse().unwrap()),
             image: "demo/app:latest".into(),
             digest: "sha256:00".into(),
+            reference: None,
             command: vec!["true".into()],
             created_unix_s: 1,
             remove,

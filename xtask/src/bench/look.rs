@@ -38,11 +38,11 @@ pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
 }
 
 fn program(bed: &Bed, name: &str) -> Command {
-    Command::new(if name == "gantry" {
-        bed.gantry.as_os_str()
+    if name == "gantry" {
+        bed.gantry()
     } else {
-        name.as_ref()
-    })
+        Command::new(name)
+    }
 }
 
 fn copy<'a>(bed: &'a Bed, name: &'static str, source: &'a str) -> Contender<'a> {

@@ -36,7 +36,7 @@ fn ours<'a>(bed: &'a Bed, name: &'a str) -> Contender<'a> {
         version: env!("CARGO_PKG_VERSION").into(),
         prepare: Box::new(|| wipe(bed, "ours")),
         commands: Box::new(move || {
-            let mut command = Command::new(&bed.gantry);
+            let mut command = bed.gantry();
             command.arg("--root").arg(bed.path("ours")).args([
                 "--progress",
                 "none",

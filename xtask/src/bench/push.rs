@@ -116,7 +116,7 @@ fn push_to_ours(bed: &Bed, images: &[&str]) -> Result<(Sample, PathBuf)> {
 pub fn serve(bed: &Bed) -> Result<(Daemon, String)> {
     let port_file = bed.path("share.port");
     fs::remove_file(&port_file).ok();
-    let mut command = Command::new(&bed.gantry);
+    let mut command = bed.gantry();
     command
         .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root"])
         .arg(bed.path("share"));

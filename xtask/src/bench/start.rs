@@ -53,7 +53,7 @@ pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
 
 /// `gantry run` on the second host, which has nothing but the shared tree.
 fn run_command(bed: &Bed, image: &str) -> Command {
-    let mut command = Command::new(&bed.gantry);
+    let mut command = bed.gantry();
     command
         .arg("--root")
         .arg(bed.path("second-host/store"))
@@ -219,7 +219,7 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
 /// the tree of hard links (the runtime makes the mount points that it lacks).
 fn write_bundle(bed: &Bed, bundle: &Path, rootfs: &Path) -> Result<()> {
     fs::create_dir_all(bundle)?;
-    let mut command = Command::new(&bed.gantry);
+    let mut command = bed.gantry();
     command
         .arg("--root")
         .arg(bed.path("second-host/store"))

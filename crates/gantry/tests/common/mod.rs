@@ -40,7 +40,18 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        Self { dir: scratch() }
+        let world = Self { dir: scratch() };
+        world.set_policy(r#"{"default":[{"type":"insecureAcceptAnything"}]}"#);
+        world
+    }
+
+    /// The policy of this world; everything is admitted until a test says otherwise.
+    pub fn set_policy(&self, text: &str) {
+        std::fs::write(self.policy_file(), text).unwrap();
+    }
+
+    pub fn policy_file(&self) -> PathBuf {
+        self.dir.join("admitted.json")
     }
 
     pub fn root(&self) -> PathBuf {
@@ -68,6 +79,7 @@ impl World {
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.dir.path())
             .env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+            .env("CONTAINERS_POLICY_JSON", self.policy_file())
             .stdin(Stdio::null());
         command
     }

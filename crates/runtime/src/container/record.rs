@@ -22,6 +22,9 @@ pub struct ContainerRecord {
     pub image: String,
     /// The image's manifest.
     pub digest: String,
+    /// The reference under which it was admitted; absent for an image without a name.
+    #[serde(default)]
+    pub reference: Option<String>,
     /// The program with its arguments, as asked for; empty for the image's own.
     pub command: Vec<String>,
     /// When it was made: seconds since 1970.

@@ -3,23 +3,33 @@
 
 use std::path::PathBuf;
 
-use gantry_oci::{Kind, ManifestDigest};
-use gantry_runtime::container::Container;
-use gantry_store::{ImageRecord, Store};
+use gantry_oci::{Host, Kind, ManifestDigest, Reference};
+use gantry_runtime::container::{Container, ContainerRecord};
+use gantry_store::{ImageName, ImageRecord, Pointer, RecordContent, Store};
+use gantry_trust::Subject;
 
 use crate::context::Context;
 use crate::exit::Failure;
-use crate::{lookup, stores};
+use crate::lookup::{self, Found};
+use crate::stores;
 
-/// An image, and the store that has it.
-#[derive(Debug)]
+/// An image, and the store that has it. Whether it may be used is not known yet.
+#[derive(Debug, Clone)]
 pub struct FoundImage {
+    /// As it was asked for.
+    pub asked: Option<String>,
     /// The store.
     pub store: Store,
     /// The image itself, never an index.
     pub record: ImageRecord,
+    /// The index that its name led to, if it led to one.
+    pub index: Option<ManifestDigest>,
+    /// The name that led to it; none if it was found by image ID or digest.
+    pub name: Option<ImageName>,
     /// Whether the store is a share of another host.
     pub shared: bool,
+    /// The registry whose images the store's own names are, by this host's word.
+    pub registry: Option<Host>,
 }
 
 /// Finds an image: in the shares that the command line names, in the own store, in the
@@ -33,27 +43,9 @@ pub fn find(
     image: &str,
     search: &[String],
 ) -> Result<Option<FoundImage>, Failure> {
-    let shared = stores::shares(context, shares)?;
-    let (named, configured): (Vec<_>, Vec<_>) = shared
-        .into_iter()
-        .enumerate()
-        .partition(|(at, _)| *at < shares.len());
-    let own = stores::own(context)?;
-    let places = named
-        .into_iter()
-        .map(|(_, share)| (share.store, true))
-        .chain(own.map(|store| (store, false)))
-        .chain(configured.into_iter().map(|(_, share)| (share.store, true)));
-    for (store, shared) in places {
-        match lookup::find(&store, image, search) {
-            Ok(found) => {
-                let record = store.as_image(found.record)?;
-                return Ok(Some(FoundImage {
-                    store,
-                    record,
-                    shared,
-                }));
-            }
+    for place in places(context, shares)? {
+        match lookup::find(&place.store, place.local(image), search) {
+            Ok(found) => return place.found(Some(image), found).map(Some),
             Err(failure) if failure.kind() == Kind::NotFound => {}
             Err(failure) => return Err(failure),
         }
@@ -61,7 +53,8 @@ pub fn find(
     Ok(None)
 }
 
-/// The image that a container was made of, by digest: its name may lead elsewhere by now.
+/// The image that a container was made of, by digest, and the name that it was admitted under: by now that may lead
+/// elsewhere.
 ///
 /// # Errors
 /// No store has it any more, or one is damaged.
@@ -70,21 +63,17 @@ pub fn image_of(
     named: &[PathBuf],
     container: &Container,
 ) -> Result<FoundImage, Failure> {
-    let digest: ManifestDigest = container
-        .record
-        .digest
+    let ContainerRecord {
+        digest, reference, ..
+    } = &container.record;
+    let digest: ManifestDigest = digest
         .parse()
         .map_err(|error| Failure::new(Kind::Corrupt, error))?;
-    let own = stores::own(context)?.map(|store| (store, false));
-    let shares = stores::shares(context, named)?;
-    let shares = shares.into_iter().map(|share| (share.store, true));
-    for (store, shared) in own.into_iter().chain(shares) {
-        if let Some(record) = store.image(&digest)? {
-            return Ok(FoundImage {
-                record: store.as_image(record)?,
-                store,
-                shared,
-            });
+    let reference = reference.as_deref().map(Reference::parse_normalized);
+    let name = reference.transpose()?.as_ref().map(ImageName::remote);
+    for place in places(context, named)? {
+        if let Some(record) = place.store.image(&digest)? {
+            return place.found(None, Found { name, record });
         }
     }
     let message = format!(
@@ -92,4 +81,132 @@ pub fn image_of(
         container.record.short_id()
     );
     Err(Failure::message(Kind::NotFound, message).hint("if a share has it, name it with --share"))
+}
+
+/// One store of those that are looked at.
+struct Place {
+    store: Store,
+    shared: bool,
+    registry: Option<Host>,
+}
+
+fn places(context: &Context, named: &[PathBuf]) -> Result<Vec<Place>, Failure> {
+    let mut places: Vec<Place> = stores::shares(context, named)?
+        .into_iter()
+        .map(|share| Place {
+            store: share.store,
+            shared: true,
+            registry: share.registry,
+        })
+        .collect();
+    let own = stores::own(context)?.map(|store| Place {
+        registry: stores::own_registry(context, &store),
+        store,
+        shared: false,
+    });
+    if let Some(own) = own {
+        places.insert(named.len(), own);
+    }
+    Ok(places)
+}
+
+impl Place {
+    /// What an image is called in this store: its registry is not written in front of its own names.
+    fn local<'a>(&self, image: &'a str) -> &'a str {
+        let registry = self.registry.as_ref();
+        let rest = registry.and_then(|host| image.strip_prefix(host.as_str())?.strip_prefix('/'));
+        rest.unwrap_or(image)
+    }
+
+    fn found(self, asked: Option<&str>, found: Found) -> Result<FoundImage, Failure> {
+        let Found { name, record } = found;
+        let index = match &record.content {
+            RecordContent::Index { .. } => Some(record.digest),
+            RecordContent::Image(_) => None,
+        };
+        let record = self.store.as_image(record)?;
+        Ok(FoundImage {
+            asked: asked.map(ToOwned::to_owned),
+            record,
+            index,
+            name,
+            store: self.store,
+            shared: self.shared,
+            registry: self.registry,
+        })
+    }
+}
+
+impl FoundImage {
+    /// The names by which a policy may know it: the one that it was found by; of an image that was found by ID or
+    /// digest, all that lead to it. None for an image without a name.
+    ///
+    /// # Errors
+    /// A store that is damaged.
+    pub fn subjects(&self) -> Result<Vec<Subject>, Failure> {
+        subjects(
+            &self.store,
+            self.name.as_ref(),
+            &[Some(self.record.digest), self.index],
+            self.registry.as_ref(),
+        )
+    }
+}
+
+/// As [`FoundImage::subjects`], for whatever of `digests` a name may lead to.
+///
+/// # Errors
+/// A store that is damaged.
+pub fn subjects(
+    store: &Store,
+    name: Option<&ImageName>,
+    digests: &[Option<ManifestDigest>],
+    registry: Option<&Host>,
+) -> Result<Vec<Subject>, Failure> {
+    if let Some(name) = name {
+        return Ok(vec![Subject::docker(&reference(name, registry)?)]);
+    }
+    let mut subjects = Vec::new();
+    for named in store.names()? {
+        let leads_here = digests.contains(&Some(named.digest));
+        if leads_here || lists_one(store, &named.digest, digests)? {
+            subjects.push(Subject::docker(&reference(&named.name, registry)?));
+        }
+    }
+    Ok(subjects)
+}
+
+fn lists_one(
+    store: &Store,
+    index: &ManifestDigest,
+    digests: &[Option<ManifestDigest>],
+) -> Result<bool, Failure> {
+    let content = store.image(index)?.map(|record| record.content);
+    Ok(match content {
+        Some(RecordContent::Index { present, .. }) => digests
+            .iter()
+            .flatten()
+            .any(|digest| present.contains(digest)),
+        _ => false,
+    })
+}
+
+/// The logical reference of a name: one of the store's own is of its registry, or of this machine.
+pub fn reference(name: &ImageName, registry: Option<&Host>) -> Result<Reference, Failure> {
+    let host = match name.host.as_ref().or(registry) {
+        Some(host) => host.clone(),
+        None => lookup::LOCALHOST
+            .parse()
+            .map_err(|error| Failure::new(Kind::Internal, error))?,
+    };
+    let (tag, digest) = match &name.pointer {
+        Pointer::Tag(tag) => (Some(tag.clone()), None),
+        Pointer::Digest(digest) => (None, Some(*digest)),
+    };
+    Ok(Reference {
+        host,
+        repository: name.repository.clone(),
+        tag,
+        digest,
+    })
 }

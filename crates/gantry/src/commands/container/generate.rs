@@ -40,6 +40,8 @@ use crate::output;
 /// Flags and templates may ask for what the specification forbids: the document is written all the same, and a warning
 /// says what `gantry validate` would say.
 ///
+/// Nothing is mounted or run here, so no policy is asked: whether an image is admitted is decided where it runs.
+///
 /// What `gantry run` provides beside the document is put differently: volumes of the image are memory, and the files
 /// hostname and hosts are the image's own.
 #[derive(Debug, clap::Args)]

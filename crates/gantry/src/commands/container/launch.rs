@@ -18,8 +18,8 @@ use gantry_runtime::spec::{Explanation, Placement, generate};
 use gantry_runtime::supervise::{ContainerWork, LogPlan, MonitorPlan, WindowSize, Work};
 use gantry_store::{FaceChoice, Owner, RootfsUpper, Store};
 
-use super::find::FoundImage;
 use super::monitor::{self, Launched};
+use crate::admission::RunnableImage;
 use crate::context::Context;
 use crate::exit::Failure;
 
@@ -60,13 +60,13 @@ pub struct Launch {
     on_disk: bool,
 }
 
-/// Decides everything; touches nothing.
+/// Decides everything; touches nothing. Only an admitted image comes this far.
 ///
 /// # Errors
 /// Options that make no sense for this image on this host.
 pub fn plan(
     context: &Context,
-    found: &FoundImage,
+    image: &RunnableImage,
     options: &RunOptions,
     launch: &LaunchOptions,
 ) -> Result<Launch, Failure> {
@@ -86,7 +86,7 @@ pub fn plan(
         rootfs: containers.rootfs_dir(),
         limits: runtime.limits(&host),
     };
-    let config = found.store.config(&found.record)?;
+    let config = image.store().config(image.record())?;
     let generated = generate(&config, options, &host, &placement).map_err(|error| {
         let hint = error.hint();
         let failure = Failure::new(error.kind(), error);
@@ -102,7 +102,9 @@ pub fn plan(
         work: data_dir.join("work"),
     });
     let on_disk = !launch.remove || launch.detached || draft.writable || !draft.volumes.is_empty();
-    let rootfs = found.store.rootfs_plan(&found.record, launch.face, upper)?;
+    let rootfs = image
+        .store()
+        .rootfs_plan(image.record(), launch.face, upper)?;
     let bundle = RuntimePlaces {
         id: id.clone(),
         bundle: places.state_dir.clone(),
@@ -111,7 +113,8 @@ pub fn plan(
         id: id.clone(),
         name: launch.name.clone(),
         image: launch.image.clone(),
-        digest: found.record.digest.to_string(),
+        digest: image.proof().manifest_digest().to_string(),
+        reference: image.proof().reference().map(ToString::to_string),
         command: options.args.clone(),
         created_unix_s: unix_seconds(SystemTime::now()),
         remove: launch.remove,
@@ -128,7 +131,7 @@ pub fn plan(
         rootfs,
         rootfs_dir: containers.rootfs_dir(),
         scaffold_dir: containers.scaffold_dir(),
-        features: found.store.features().clone(),
+        features: image.store().features().clone(),
         delete: runtime.delete(&bundle, &host),
         control_group: runtime.control_group(&bundle),
         draft,
@@ -167,14 +170,14 @@ impl Launch {
     ///
     /// # Errors
     /// A name that is taken, the kernel's refusal; nothing is left behind then.
-    pub fn begin(self, found: &FoundImage, detached: bool) -> Result<Launched, Failure> {
+    pub fn begin(self, image: &RunnableImage, detached: bool) -> Result<Launched, Failure> {
         let program = monitor::find()?;
         let new = self.containers.create(&self.record, self.on_disk)?;
         let begun = monitor::begin(&program, &self.plan, &new.lock, detached, |monitor| {
-            if found.shared {
+            if image.is_shared() {
                 return Ok(());
             }
-            lease(found, monitor, &self.record)
+            lease(image, monitor, &self.record)
         });
         if begun.is_err() {
             // The first failure is the one to tell.
@@ -185,8 +188,8 @@ impl Launch {
 }
 
 /// Keeps the image from being collected as long as the monitor lives.
-fn lease(found: &FoundImage, monitor: &Child, record: &ContainerRecord) -> Result<(), Failure> {
-    let store = match Store::open(found.store.path()) {
+fn lease(image: &RunnableImage, monitor: &Child, record: &ContainerRecord) -> Result<(), Failure> {
+    let store = match Store::open(image.store().path()) {
         // On a read-only file system nobody collects either.
         Err(error) if error.kind() == Kind::Unsupported => return Ok(()),
         other => other?,
@@ -198,7 +201,7 @@ fn lease(found: &FoundImage, monitor: &Child, record: &ContainerRecord) -> Resul
         label: format!("container {}", record.short_id()),
         pid: monitor.id(),
     };
-    store.lease(&found.record.digest, owner, None)?;
+    store.lease(&image.record().digest, owner, None)?;
     Ok(())
 }
 

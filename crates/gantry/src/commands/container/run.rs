@@ -11,9 +11,10 @@ use gantry_runtime::spec::Explanation;
 use gantry_store::FaceChoice;
 
 use super::attach;
-use super::find::{self, FoundImage};
+use super::find;
 use super::launch::{self, LaunchOptions};
 use super::options::ContainerArgs;
+use crate::admission::{Admission, RunnableImage};
 use crate::commands::image::endpoint::PlainArgs;
 use crate::commands::image::pull::Pull;
 use crate::context::Context;
@@ -127,7 +128,8 @@ impl Run {
             )
             .hint("use sudo; containers of other users are not supported yet"));
         }
-        let found = self.image(context)?;
+        let admission = Admission::load(context)?;
+        let image = self.image(context, &admission)?;
         let options = self.container.clone().resolve(self.args.clone())?;
         let terminal = options.terminal;
         let launch_options = LaunchOptions {
@@ -139,7 +141,7 @@ impl Run {
             face: self.face.into(),
             size: attach::window_size(),
         };
-        let launch = launch::plan(context, &found, &options, &launch_options)?;
+        let launch = launch::plan(context, &image, &options, &launch_options)?;
         if self.dry_run {
             output::json(&launch.plan)?;
             return Ok(ExitCode::SUCCESS);
@@ -153,7 +155,7 @@ impl Run {
         if let Some(path) = &self.cidfile {
             write_cidfile(path, &launch.plan.id)?;
         }
-        let launched = launch.begin(&found, self.detach).inspect_err(|_| {
+        let launched = launch.begin(&image, self.detach).inspect_err(|_| {
             if let Some(path) = &self.cidfile {
                 // The first failure is the one to tell.
                 std::fs::remove_file(path).ok();
@@ -168,7 +170,7 @@ impl Run {
         Ok(ExitCode::from(exit.status()))
     }
 
-    fn image(&self, context: &Context) -> Result<FoundImage, Failure> {
+    fn image(&self, context: &Context, admission: &Admission) -> Result<RunnableImage, Failure> {
         let search = PlainArgs::default().resolve()?.conf;
         let find = || {
             find::find(
@@ -180,19 +182,19 @@ impl Run {
         };
         if self.pull != PullWhen::Always {
             if let Some(found) = find()? {
-                return Ok(found);
+                return admission.runnable(found);
             }
             if self.pull == PullWhen::Never {
                 return Err(self.nowhere(context));
             }
         }
         Pull::plainly(&self.image)
-            .bring(context)
+            .bring(context, admission)
             .map_err(|failure| {
                 let tried = self.nowhere(context).sentence();
                 failure.context(format!("{tried}, and pulling it failed"))
             })?;
-        find()?.ok_or_else(|| self.nowhere(context))
+        admission.runnable(find()?.ok_or_else(|| self.nowhere(context))?)
     }
 
     fn nowhere(&self, context: &Context) -> Failure {
@@ -200,7 +202,7 @@ impl Run {
             .share
             .iter()
             .chain([&context.root])
-            .chain(&context.config.shares)
+            .chain(context.config.shares.iter().map(|share| &share.path))
             .map(|path| path.display().to_string())
             .collect();
         Failure::message(

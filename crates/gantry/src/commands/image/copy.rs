@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use gantry_image::ImageSource;
 use gantry_image::convert::{ManifestFormat, Wishes};
 use gantry_oci::Reference;
 use gantry_oci::media_type::LayerCompression;
 use gantry_transport::ImageName;
 use gantry_transport::copy::{self, CopyOptions, MultiArch};
 
-use super::endpoint::{DestinationArgs, FacesArgs, PlatformArgs, Side, SourceArgs};
+use super::endpoint::{DestinationArgs, FacesArgs, JudgedSource, PlatformArgs, Side, SourceArgs};
+use crate::admission::Admission;
 use crate::commands::signature::signers::SignersArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -131,9 +131,9 @@ impl Copy {
         for side in [&mut from, &mut to] {
             side.options.retry.attempts = self.retry_times;
         }
-        let source = from.source(source, context)?;
+        let source = from.judged_source(source, context)?;
         self.telling
-            .carry_out(context, &*source, (&to, destination, self.faces), &options)
+            .carry_out(context, source, (&to, destination, self.faces), &options)
     }
 }
 
@@ -160,29 +160,37 @@ pub struct TellingArgs {
 }
 
 impl TellingArgs {
-    /// Copies, or prints the plan.
+    /// Copies what the policy admits, or prints the plan.
     ///
     /// # Errors
-    /// As the engine and the two sides say; the digest cannot be written.
+    /// As the policy, the engine and the two sides say; the digest cannot be written.
     pub fn carry_out(
         &self,
         context: &Context,
-        source: &dyn ImageSource,
+        from: JudgedSource,
         (side, destination, faces): (&Side, ImageName, FacesArgs),
         options: &CopyOptions,
     ) -> Outcome {
         let sink = progress::sink(context.progress, self.quiet);
+        let admission = Admission::load(context)?;
+        let JudgedSource {
+            asked,
+            subjects,
+            source,
+        } = from;
+        let gate = admission.gate(subjects);
         let digest = network::run(async {
             if self.dry_run {
                 let destination = side.planned(destination, context)?;
-                let plan = copy::plan(source, &*destination, options, None).await?;
+                let plan = copy::plan(&*source, &*destination, options, Some(&gate)).await?;
                 output::lines(&plan.to_string())?;
                 return Ok(None);
             }
             let destination = side.destination(destination, context, faces.into()).await?;
-            let report = copy::run(source, &*destination, options, None, sink).await?;
+            let report = copy::run(&*source, &*destination, options, Some(&gate), sink).await?;
             Ok::<_, Failure>(Some(report.digest))
-        })?;
+        });
+        let digest = digest.map_err(|failure| gate.explained(failure, &asked))?;
         if let (Some(digest), Some(path)) = (digest, &self.digestfile) {
             std::fs::write(path, digest.to_string()).map_err(|error| {
                 Failure::from(error).context(format!("write {}", path.display()))

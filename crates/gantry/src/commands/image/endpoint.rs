@@ -21,11 +21,15 @@ use gantry_transport::registry::{
     Credentials, Environment, LookasidePlaces, Options, RegistryDestination, RegistrySource,
     TlsVerify,
 };
+use gantry_trust::Subject;
 use gantry_trust::registries_d::{self, RegistriesD};
+use gantry_trust::scope::PathTransport;
 
+use crate::commands::container::find;
 use crate::context::Context;
 use crate::exit::Failure;
-use crate::lookup;
+use crate::lookup::{self, Found};
+use crate::{stores, trust};
 
 /// Defines the options of one side, with the prefix that skopeo gives them.
 macro_rules! side {
@@ -195,19 +199,41 @@ impl Side {
         name: ImageName,
         context: &Context,
     ) -> Result<Box<dyn ImageSource>, Failure> {
+        Ok(self.judged_source(name, context)?.source)
+    }
+
+    /// Opens a source, and says what a policy knows it by: in a registry, the name that was asked for, never a
+    /// mirror's; in a directory, its path; in a store, the name that it has there.
+    ///
+    /// # Errors
+    /// As the transport says.
+    pub fn judged_source(
+        &self,
+        name: ImageName,
+        context: &Context,
+    ) -> Result<JudgedSource, Failure> {
+        let asked = name.to_string();
         Ok(match name {
             ImageName::Docker(reference) => {
                 let options = self.registry_options(context)?;
-                Box::new(RegistrySource::new(reference, &options, &self.conf)?)
+                JudgedSource {
+                    asked,
+                    subjects: vec![Subject::docker(&reference)],
+                    source: Box::new(RegistrySource::new(reference, &options, &self.conf)?),
+                }
             }
             ImageName::OciLayout { path, selection } => {
-                Box::new(LayoutSource::new(path, selection, &self.layout))
+                let resolved = trust::resolve(&path)?;
+                JudgedSource {
+                    asked,
+                    subjects: vec![Subject::path(PathTransport::Oci, &resolved)],
+                    source: Box::new(LayoutSource::new(path, selection, &self.layout)),
+                }
             }
             ImageName::Store(text) => {
                 let store = Store::open_read_only(&context.root)?;
                 let found = lookup::find(&store, &text, self.conf.unqualified_search())?;
-                let source = StoreSource::new(store, format!("store:{text}"), found.record.digest);
-                Box::new(source.pulled_as(found.name.as_ref()))
+                JudgedSource::of_store(context, store, &text, found)?
             }
         })
     }
@@ -257,6 +283,42 @@ impl Side {
                 "store {}: {text}",
                 context.root.display()
             ))),
+        })
+    }
+}
+
+/// A source, and what a policy knows it by.
+#[derive(Debug)]
+pub struct JudgedSource {
+    /// As it was asked for.
+    pub asked: String,
+    /// The image's place and names: one of them must be admitted.
+    pub subjects: Vec<Subject>,
+    /// The source.
+    pub source: Box<dyn ImageSource>,
+}
+
+impl JudgedSource {
+    /// An image that was found in the own store.
+    ///
+    /// # Errors
+    /// The store is damaged.
+    pub fn of_store(
+        context: &Context,
+        store: Store,
+        text: &str,
+        found: Found,
+    ) -> Result<Self, Failure> {
+        let Found { name, record } = found;
+        let registry = stores::own_registry(context, &store);
+        let digests = [Some(record.digest)];
+        let subjects = find::subjects(&store, name.as_ref(), &digests, registry.as_ref())?;
+        let asked = format!("store:{text}");
+        let source = StoreSource::new(store, asked.clone(), record.digest);
+        Ok(Self {
+            asked,
+            subjects,
+            source: Box::new(source.pulled_as(name.as_ref())),
         })
     }
 }

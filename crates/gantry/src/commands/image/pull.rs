@@ -9,7 +9,8 @@ use gantry_store::{CreateOptions, ImageName as StoreName, IngestOptions, Store};
 use gantry_transport::copy::{self, CopyOptions};
 use gantry_transport::{ImageName, ParseNameError, Selection};
 
-use super::endpoint::{FacesArgs, PlainArgs, PlannedStore, PlatformArgs, Side};
+use super::endpoint::{FacesArgs, JudgedSource, PlainArgs, PlannedStore, PlatformArgs, Side};
+use crate::admission::Admission;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{lookup, network, output, progress};
@@ -49,7 +50,8 @@ pub struct Pull {
 impl Pull {
     /// Pulls, and prints the image's ID.
     pub fn run(self, context: &Context) -> Outcome {
-        if let Some(id) = self.bring(context)? {
+        let admission = Admission::load(context)?;
+        if let Some(id) = self.bring(context, &admission)? {
             output::line(id)?;
         }
         Ok(ExitCode::SUCCESS)
@@ -69,11 +71,15 @@ impl Pull {
         }
     }
 
-    /// Pulls, and answers the image's ID; `None` if that was only planned.
+    /// Pulls what is admitted, and answers the image's ID; `None` if that was only planned.
     ///
     /// # Errors
-    /// The image is nowhere, or as the registry and the store say.
-    pub fn bring(&self, context: &Context) -> Result<Option<String>, Failure> {
+    /// The image is nowhere, the policy refuses it, or as the registry and the store say.
+    pub fn bring(
+        &self,
+        context: &Context,
+        admission: &Admission,
+    ) -> Result<Option<String>, Failure> {
         let mut side = self.side.clone().resolve()?;
         side.options.retry.attempts = self.retry;
         let places = places(&self.image, side.conf.unqualified_search())?;
@@ -81,7 +87,7 @@ impl Pull {
         options.retry.attempts = self.retry;
         let mut failures = Vec::new();
         for place in places {
-            match self.from(place, &side, &options, context) {
+            match self.from(place, &side, &options, context, admission) {
                 Ok(id) => return Ok(id),
                 Err(failure) if elsewhere(failure.kind()) => failures.push(failure),
                 Err(failure) => return Err(failure),
@@ -96,12 +102,20 @@ impl Pull {
         side: &Side,
         options: &CopyOptions,
         context: &Context,
+        admission: &Admission,
     ) -> Result<Option<String>, Failure> {
-        let source = side.source(place.clone(), context)?;
+        let JudgedSource {
+            asked,
+            subjects,
+            source,
+        } = side.judged_source(place.clone(), context)?;
+        let gate = admission.gate(subjects);
         if self.dry_run {
             let planned = PlannedStore(format!("store {}", context.root.display()));
-            let plan =
-                network::run(async { Ok(copy::plan(&*source, &planned, options, None).await?) })?;
+            let plan = network::run(async {
+                Ok(copy::plan(&*source, &planned, options, Some(&gate)).await?)
+            });
+            let plan = plan.map_err(|failure| gate.explained(failure, &asked))?;
             output::lines(&plan.to_string())?;
             return Ok(None);
         }
@@ -113,8 +127,9 @@ impl Pull {
         let destination = StoreDestination::new(store.clone(), names, ingest);
         let sink = progress::sink(context.progress, self.quiet);
         let report = network::run(async {
-            Ok(copy::run(&*source, &destination, options, None, sink).await?)
-        })?;
+            Ok(copy::run(&*source, &destination, options, Some(&gate), sink).await?)
+        });
+        let report = report.map_err(|failure| gate.explained(failure, &asked))?;
         let record = store.image(&report.digest)?;
         let facts = record.as_ref().and_then(|record| record.image());
         let facts = facts.ok_or_else(|| {

@@ -2,13 +2,12 @@
 //! `gantry push`.
 
 use gantry_oci::{Kind, Reference};
-use gantry_store::endpoint::StoreSource;
 use gantry_store::{ImageName as StoreName, Pointer, Store};
 use gantry_transport::copy::{CopyOptions, MultiArch};
 use gantry_transport::{ImageName, ParseNameError};
 
 use super::copy::{Compression, Format, TellingArgs, reference_of, wishes};
-use super::endpoint::{FacesArgs, PlainArgs};
+use super::endpoint::{FacesArgs, JudgedSource, PlainArgs};
 use crate::commands::signature::signers::SignersArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -66,16 +65,12 @@ impl Push {
         options.remove_signatures = self.remove_signatures;
         options.signers = self.signers.resolve(reference_of(&destination))?;
         options.wishes = wishes(self.format, self.compression_format, false);
-        let record = if self.all {
+        if self.all {
             options.multi_arch = MultiArch::All;
-            found.record
-        } else {
-            store.as_image(found.record)?
-        };
-        let source = StoreSource::new(store, format!("store:{}", self.image), record.digest)
-            .pulled_as(found.name.as_ref());
+        }
+        let source = JudgedSource::of_store(context, store, &self.image, found)?;
         let to = (&side, destination, FacesArgs::default());
-        self.telling.carry_out(context, &source, to, &options)
+        self.telling.carry_out(context, source, to, &options)
     }
 }
 

@@ -13,7 +13,8 @@ use gantry_sys::mounted;
 use serde::Serialize;
 
 use super::scratch::{Scratch, Snapshot};
-use crate::commands::container::find::{self, FoundImage};
+use crate::admission::Admission;
+use crate::commands::container::find;
 use crate::commands::container::run::FaceArg;
 use crate::commands::image::endpoint;
 use crate::context::Context;
@@ -117,7 +118,8 @@ impl Mount {
             let message = format!("mount {what}: no image and no container has that name or ID");
             Failure::message(Kind::NotFound, message).hint(format!("bring it: gantry pull {what}"))
         })?;
-        let mounted = Mounted::Image(found.record.digest);
+        let image = Admission::load(context)?.runnable(found)?;
+        let mounted = Mounted::Image(image.record().digest);
         let mut locked = mounts.lock()?;
         if target.is_none() {
             if let Some(record) = locked.again(&mounted)? {
@@ -125,22 +127,22 @@ impl Mount {
             }
         }
         let scratch = Scratch::new(context)?;
-        let mount = found
-            .store
-            .mount(&found.record, self.face.into(), Some(scratch.path()))?;
-        let store = own_for_leases(&found)?;
+        let mount = image
+            .store()
+            .mount(image.record(), self.face.into(), Some(scratch.path()))?;
+        let store = own_for_leases(image.store(), image.is_shared())?;
         let request = MountRequest {
             asked: what,
             what: mounted,
             store: &store,
-            image: found.record.digest,
+            image: image.record().digest,
             target,
             scratch: None,
         };
         Ok(locked.attach(&mount, &request)?)
     }
 
-    /// The root of a container with what it wrote, read-only.
+    /// The root of a container with what it wrote, read-only. Its image must be admitted still.
     fn ended(
         &self,
         context: &Context,
@@ -149,6 +151,7 @@ impl Mount {
         target: Option<&Path>,
     ) -> Result<MountRecord, Failure> {
         let found = find::image_of(context, &self.share, container)?;
+        let image = Admission::load(context)?.runnable(found)?;
         let mut locked = mounts.lock()?;
         let snapshot = Snapshot::of(container).map_err(|failure| {
             failure.context(format!("mount container {}", container.record.short_id()))
@@ -158,17 +161,17 @@ impl Mount {
             work: snapshot.work(),
         });
         let scratch = Scratch::new(context)?;
-        let mount = found
-            .store
-            .rootfs_plan(&found.record, self.face.into(), upper)?
-            .mount(found.store.features(), Some(scratch.path()))?;
+        let mount = image
+            .store()
+            .rootfs_plan(image.record(), self.face.into(), upper)?
+            .mount(image.store().features(), Some(scratch.path()))?;
         set_read_only(&mount)?;
-        let store = own_for_leases(&found)?;
+        let store = own_for_leases(image.store(), image.is_shared())?;
         let request = MountRequest {
             asked: self.what.as_deref().unwrap_or_default(),
             what: Mounted::Container(container.record.id.clone()),
             store: &store,
-            image: found.record.digest,
+            image: image.record().digest,
             target,
             scratch: snapshot.as_ref().map(|snapshot| snapshot.dir().to_owned()),
         };
@@ -179,6 +182,8 @@ impl Mount {
         Ok(record)
     }
 
+    /// The root of a container that runs. No image is mounted, so the policy is not asked: who looks into a container
+    /// that should not run must not be kept out.
     fn live(
         &self,
         context: &Context,
@@ -195,7 +200,7 @@ impl Mount {
         let namespace = namespace_of(&process, not_running)?;
         let mount = mounted::clone_root_of(&namespace)?;
         let found = find::image_of(context, &self.share, container)?;
-        let store = own_for_leases(&found)?;
+        let store = own_for_leases(&found.store, found.shared)?;
         let request = MountRequest {
             asked: self.what.as_deref().unwrap_or_default(),
             what: Mounted::Live(container.record.id.clone()),
@@ -225,13 +230,13 @@ fn namespace_of(
 }
 
 /// The store to write a lease into: the image's own where it may be written.
-fn own_for_leases(found: &FoundImage) -> Result<Store, Failure> {
-    if found.shared {
-        return Ok(found.store.clone());
+fn own_for_leases(store: &Store, shared: bool) -> Result<Store, Failure> {
+    if shared {
+        return Ok(store.clone());
     }
-    match Store::open(found.store.path()) {
+    match Store::open(store.path()) {
         // On a read-only file system nobody collects either.
-        Err(error) if error.kind() == Kind::Unsupported => Ok(found.store.clone()),
+        Err(error) if error.kind() == Kind::Unsupported => Ok(store.clone()),
         other => Ok(other?),
     }
 }

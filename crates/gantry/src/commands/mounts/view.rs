@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container's root, mounted nowhere: for looking at from within one call.
+//!
+//! Nothing of it runs and nobody else sees it, so no policy is asked.
 
 use std::path::PathBuf;
 

@@ -77,9 +77,9 @@ impl Info {
             runroot: context.runroot.clone(),
             store: store(&context.root),
             shares: shares
-                .map(|path| ShareReport {
-                    path: path.clone(),
-                    store: store(path),
+                .map(|share| ShareReport {
+                    path: share.path.clone(),
+                    store: store(&share.path),
                 })
                 .collect(),
             face: face(&kernel),

@@ -91,11 +91,7 @@ impl Side {
         }
         Ok(Self {
             asked: self.image.record.digest.to_string(),
-            image: FoundImage {
-                store: self.image.store.clone(),
-                record: self.image.record.clone(),
-                shared: self.image.shared,
-            },
+            image: self.image.clone(),
             container: None,
         })
     }
