@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{World, assert_one_sentence, fail, skopeo, skopeo_push, succeed};
+use gantry_testkit::gpg::Gpg;
 use gantry_testkit::{image, tar};
 use serde_json::json;
 
@@ -428,4 +429,296 @@ fn a_record_that_is_not_the_manifests_is_refused() {
         said.contains("has another configuration than its manifest"),
         "{said}"
     );
+}
+
+/// A registry with one image, a lookaside whose signatures a case decides, and a policy that wants one key.
+struct Signed {
+    world: World,
+    gpg: Gpg,
+    key: String,
+    host: String,
+    digest: String,
+    _registry: gantry_testkit::tool::DockerRegistry,
+}
+
+impl Signed {
+    fn new() -> Self {
+        let world = World::new();
+        let gpg = Gpg::new().unwrap().unwrap();
+        let key = gpg
+            .make_key("a@a.example", "rsa2048", "sign,cert", "0")
+            .unwrap();
+        let registry = world.registry("registry");
+        let host = registry.address().to_owned();
+        skopeo_push("tiny", &format!("docker://{host}/team/app:v1"), &[]);
+        let raw = format!("docker://{host}/team/app:v1");
+        let manifest = skopeo(&["inspect", "--raw", "--tls-verify=false", &raw]);
+        let digest =
+            gantry_oci::Digest::of(gantry_oci::Algorithm::Sha256, manifest.as_bytes()).to_string();
+        let dir = world.dir.join(".config/containers/registries.d");
+        fs::create_dir_all(&dir).unwrap();
+        let lookaside = world.dir.join("lookaside");
+        fs::create_dir(&lookaside).unwrap();
+        let text = format!(
+            "docker:\n  {host}:\n    lookaside: file://{}\n",
+            lookaside.display()
+        );
+        fs::write(dir.join("test.yaml"), text).unwrap();
+        fs::write(world.dir.join("key.gpg"), gpg.export(&key).unwrap()).unwrap();
+        let signed = Self {
+            world,
+            gpg,
+            key,
+            host,
+            digest,
+            _registry: registry,
+        };
+        signed.want("key.gpg");
+        signed
+    }
+
+    fn want(&self, key: &str) {
+        let path = self.world.dir.join(key);
+        let wanted = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": path}]);
+        let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": {&self.host: wanted}}});
+        self.world.set_policy(&policy.to_string());
+    }
+
+    fn payload(&self, digest: &str, reference: &str) -> String {
+        json!({
+            "critical": {
+                "type": "atomic container signature",
+                "image": {"docker-manifest-digest": digest},
+                "identity": {"docker-reference": reference},
+            },
+            "optional": {},
+        })
+        .to_string()
+    }
+
+    fn name(&self) -> String {
+        format!("{}/team/app:v1", self.host)
+    }
+
+    fn sign(&self, payload: &str) -> Vec<u8> {
+        self.gpg.sign(&self.key, payload.as_bytes(), &[]).unwrap()
+    }
+
+    fn good(&self) -> Vec<u8> {
+        self.sign(&self.payload(&self.digest, &self.name()))
+    }
+
+    /// These signatures, and no others, in the lookaside.
+    fn keep(&self, signatures: &[Vec<u8>]) {
+        let dir = format!("lookaside/team/app@{}", self.digest.replace(':', "="));
+        let dir = self.world.dir.join(dir);
+        fs::remove_dir_all(&dir).ok();
+        fs::create_dir_all(&dir).unwrap();
+        for (number, signature) in signatures.iter().enumerate() {
+            fs::write(dir.join(format!("signature-{}", number + 1)), signature).unwrap();
+        }
+    }
+
+    /// The ways in and out, each with a store of its own: the image comes there by a tool that asks nobody.
+    fn each_way(&self, case: &str) -> Vec<(&'static str, Command)> {
+        let root = self.world.dir.join(format!("store of {case}"));
+        let in_root = |args: &[&str]| {
+            let mut command = self.world.command_in(&root, args);
+            command.env("GANTRY_RUNROOT", self.world.dir.join("run"));
+            command
+        };
+        let from = format!("docker://{}", self.name());
+        let to = format!("docker://{}/team/copy:v1", self.host);
+        let layout = format!(
+            "oci:{}",
+            self.world.dir.join(format!("to {case}")).display()
+        );
+        succeed(&mut in_root(&[
+            "--insecure-policy",
+            "pull",
+            "--quiet",
+            &from,
+        ]));
+        vec![
+            ("pull", in_root(&["pull", "--quiet", &from])),
+            (
+                "copy",
+                in_root(&["copy", "--quiet", "--remove-signatures", &from, &layout]),
+            ),
+            (
+                "run",
+                in_root(&["run", "--dry-run", "--pull", "never", &self.name()]),
+            ),
+            (
+                "push",
+                in_root(&["push", "--quiet", "--remove-signatures", &self.name(), &to]),
+            ),
+        ]
+    }
+}
+
+#[test]
+fn no_bypass_is_admitted_by_any_way() {
+    needs!(["tiny"], ["docker-registry", "skopeo", "gpg"]);
+    let signed = Signed::new();
+    let (digest, name) = (signed.digest.clone(), signed.name());
+    let good = signed.good();
+    let of = |payload: &str| signed.sign(payload);
+    let named = |reference: &str| of(&signed.payload(&digest, reference));
+    let edited = |from: &str, to: &str| {
+        let payload = signed.payload(&digest, &name);
+        assert!(payload.contains(from), "{payload}");
+        of(&payload.replacen(from, to, 1))
+    };
+    let other = signed
+        .gpg
+        .make_key("b@b.example", "rsa2048", "sign,cert", "0")
+        .unwrap();
+    let payload = signed.payload(&digest, &name);
+    let by = |how: &str| {
+        let args = ["--local-user", &signed.key, "--output", "-", how];
+        signed.gpg.run(&args, payload.as_bytes()).unwrap()
+    };
+    let armoured = signed
+        .gpg
+        .sign(&signed.key, payload.as_bytes(), &["--armor"]);
+    let changed = |at: usize| {
+        let mut bytes = good.clone();
+        let at = if at < bytes.len() {
+            at
+        } else {
+            bytes.len() - 1
+        };
+        bytes[at] ^= 1;
+        bytes
+    };
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let host = &signed.host;
+    let cases: Vec<(&str, Vec<Vec<u8>>)> = vec![
+        ("no signature", vec![]),
+        ("an empty signature", vec![vec![]]),
+        ("a changed first byte", vec![changed(0)]),
+        (
+            "a changed byte in the middle",
+            vec![changed(good.len() / 2)],
+        ),
+        ("a changed last byte", vec![changed(usize::MAX)]),
+        (
+            "a signature cut short",
+            vec![good[..good.len() - 1].to_vec()],
+        ),
+        ("trailing garbage", vec![[&good[..], b"x"].concat()]),
+        (
+            "two messages in one file",
+            vec![[&good[..], &good].concat()],
+        ),
+        (
+            "an unknown key",
+            vec![signed.gpg.sign(&other, payload.as_bytes(), &[]).unwrap()],
+        ),
+        ("a clear-text signature", vec![by("--clear-sign")]),
+        ("a detached signature", vec![by("--detach-sign")]),
+        ("an armoured message", vec![armoured.unwrap()]),
+        ("an unsigned payload", vec![payload.clone().into_bytes()]),
+        ("another manifest", vec![of(&signed.payload(&zeros, &name))]),
+        (
+            "another type",
+            vec![edited("atomic container signature", "something else")],
+        ),
+        (
+            "an unknown critical member",
+            vec![edited("\"type\"", "\"x\":1,\"type\"")],
+        ),
+        (
+            "critical twice",
+            vec![edited("{\"critical\"", "{\"critical\":null,\"critical\"")],
+        ),
+        (
+            "critical is null",
+            vec![of("{\"critical\":null,\"optional\":{}}")],
+        ),
+        ("another tag", vec![named(&format!("{host}/team/app:v2"))]),
+        (
+            "another repository",
+            vec![named(&format!("{host}/team/other:v1"))],
+        ),
+        (
+            "another registry",
+            vec![named("registry.example/team/app:v1")],
+        ),
+        ("another port", vec![named("127.0.0.1:1/team/app:v1")]),
+        ("no tag", vec![named(&format!("{host}/team/app"))]),
+        ("a short name", vec![named("team/app:v1")]),
+        (
+            "the copy's name",
+            vec![named(&format!("{host}/team/copy:v1"))],
+        ),
+    ];
+    for (case, signatures) in &cases {
+        signed.keep(signatures);
+        for (way, mut command) in signed.each_way(case) {
+            let (status, said) = fail(&mut command);
+            assert_eq!(
+                status,
+                if way == "run" { 125 } else { 4 },
+                "{case}, {way}: {said}"
+            );
+            assert!(said.contains("is not admitted"), "{case}, {way}: {said}");
+        }
+    }
+    // And none of these was refused for another reason: with the good one among them the image is admitted.
+    signed.keep(&[changed(good.len() / 2), good.clone()]);
+    for (way, mut command) in signed.each_way("a good one") {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{way}: {output:?}");
+    }
+}
+
+#[test]
+fn a_verdict_is_remembered_and_a_tightened_policy_is_not_fooled() {
+    needs!(["tiny"], ["docker-registry", "skopeo", "gpg"]);
+    let signed = Signed::new();
+    signed.keep(&[signed.good()]);
+    let verdicts = signed.world.dir.join("run/verdicts");
+    let count = || fs::read_dir(&verdicts).map_or(0, Iterator::count);
+    let plan = || {
+        let name = signed.name();
+        command(
+            &signed.world,
+            &["run", "--dry-run", "--pull", "never", &name],
+        )
+    };
+    let from = format!("docker://{}", signed.name());
+    succeed(&mut command(&signed.world, &["pull", "--quiet", &from]));
+    assert_eq!(count(), 1, "the pull's verdict");
+    succeed(&mut plan());
+    assert_eq!(count(), 1, "the same question at the start");
+    // Without its signatures in the lookaside it still runs: they are kept with the image.
+    signed.keep(&[]);
+    succeed(&mut plan());
+    // Other keys, no key, a policy that rejects: each refuses the next start.
+    let key = signed.world.dir.join("key.gpg");
+    let good = fs::read(&key).unwrap();
+    let other = signed
+        .gpg
+        .make_key("c@c.example", "rsa2048", "sign,cert", "0")
+        .unwrap();
+    fs::write(&key, signed.gpg.export(&other).unwrap()).unwrap();
+    refused(&mut plan(), "requires signedBy");
+    fs::remove_file(&key).unwrap();
+    refused(&mut plan(), "read keys");
+    fs::write(&key, &good).unwrap();
+    succeed(&mut plan());
+    signed.world.set_policy(REJECT);
+    refused(&mut plan(), "requires reject");
+    signed.want("key.gpg");
+    // A signature in the store that is damaged is not passed over.
+    let digests = signed.world.root().join("digests");
+    let kept = digests.join(&signed.digest).join("signatures");
+    let file = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
+    fs::write(&file, "x").unwrap();
+    let (status, said) = fail(&mut plan());
+    assert_eq!(status, 125, "{said}");
+    fs::remove_file(&file).unwrap();
+    refused(&mut plan(), "it has no signature");
 }
