@@ -161,9 +161,9 @@ fn send(child: &Child, signal: rustix::process::Signal) {
 }
 
 fn runtimes() -> Vec<&'static str> {
-    ["crun", "runc"]
+    ["gantry", "crun", "runc"]
         .into_iter()
-        .filter(|name| tool::find(name).is_some())
+        .filter(|name| *name == "gantry" || tool::find(name).is_some())
         .collect()
 }
 

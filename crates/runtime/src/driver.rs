@@ -108,12 +108,16 @@ pub struct RuncLike {
     program: PathBuf,
     name: String,
     flavour: Flavour,
+    /// Before everything else: our own runtime is a verb of the command.
+    words: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flavour {
     /// Reads control groups by itself; knows no hierarchy where both versions are mounted.
     Crun,
+    /// Our own.
+    Ours,
     /// runc, youki and whatever imitates them.
     Other,
 }
@@ -134,14 +138,39 @@ impl RuncLike {
             program,
             name,
             flavour,
+            words: Vec::new(),
+        }
+    }
+
+    /// Our own runtime, a verb of the command `gantry`.
+    #[must_use]
+    pub fn ours(gantry: PathBuf) -> Self {
+        Self {
+            program: gantry,
+            name: OURS.to_owned(),
+            flavour: Flavour::Ours,
+            words: vec!["runtime".to_owned()],
+        }
+    }
+
+    /// The runtime that a command line is one of.
+    #[must_use]
+    pub fn of(line: &CommandLine) -> Self {
+        let ours = Self::ours(line.program.clone());
+        if line.args.starts_with(&ours.words) {
+            ours
+        } else {
+            Self::new(line.program.clone())
         }
     }
 
     fn command(&self, places: &RuntimePlaces, dir: &Path, host: &HostFacts) -> CommandLine {
-        let mut args = vec!["--root".to_owned(), text(&places.root())];
+        let mut args = self.words.clone();
+        args.extend(["--root".to_owned(), text(&places.root())]);
         args.extend(["--log".to_owned(), text(&dir.join(RUNTIME_LOG))]);
         args.extend(["--log-format", "json"].map(str::to_owned));
-        if self.flavour == Flavour::Crun && host.cgroups == Cgroups::None {
+        let knows_none = matches!(self.flavour, Flavour::Crun | Flavour::Ours);
+        if knows_none && host.cgroups == Cgroups::None {
             args.push("--cgroup-manager=disabled".to_owned());
         }
         CommandLine {
@@ -227,7 +256,7 @@ impl OciRuntime for RuncLike {
 
     fn control_group(&self, places: &RuntimePlaces) -> Option<String> {
         // Our documents have no hooks, which are the only other thing that deleting is about.
-        let known = self.flavour == Flavour::Crun || self.name == "runc";
+        let known = matches!(self.flavour, Flavour::Crun | Flavour::Ours) || self.name == "runc";
         known.then(|| control_group(&places.id))
     }
 }
@@ -262,17 +291,25 @@ impl FindRuntimeError {
     }
 }
 
-/// Names that are tried, in this order, when none is asked for.
+/// The name of our own.
+pub const OURS: &str = "gantry";
+
+/// Names that are tried, in this order, when none is asked for and our own cannot be found.
 pub const DEFAULT_RUNTIMES: [&str; 3] = ["crun", "runc", "youki"];
 
-/// Finds a runtime by name in the directories of `search`, or by a path with a slash in it.
+/// Finds a runtime by name in the directories of `search`, or by a path with a slash in it; without a name, our own,
+/// which is the program `own`.
 ///
 /// # Errors
 /// Nothing is there.
 pub fn find_runtime(
     name: Option<&str>,
     search: &[PathBuf],
+    own: Option<PathBuf>,
 ) -> Result<Box<dyn OciRuntime>, FindRuntimeError> {
+    if let Some(own) = own.filter(|_| matches!(name, None | Some(OURS))) {
+        return Ok(Box::new(RuncLike::ours(own)));
+    }
     let candidates = match name {
         Some(path) if path.contains('/') => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
@@ -399,14 +436,34 @@ mod tests {
     fn runtime_is_found_by_name_or_path_or_refused() {
         let dir = tempfile::tempdir().unwrap();
         let search = [dir.path().to_owned()];
-        let error = find_runtime(None, &search).unwrap_err();
+        let error = find_runtime(None, &search, None).unwrap_err();
         assert!(error.to_string().contains("crun nor runc"), "{error}");
         std::fs::write(dir.path().join("runc"), "").unwrap();
-        assert_eq!(find_runtime(None, &search).unwrap().name(), "runc");
+        assert_eq!(find_runtime(None, &search, None).unwrap().name(), "runc");
         std::fs::write(dir.path().join("crun"), "").unwrap();
-        assert_eq!(find_runtime(None, &search).unwrap().name(), "crun");
-        assert_eq!(find_runtime(Some("runc"), &search).unwrap().name(), "runc");
-        assert!(find_runtime(Some("kata"), &search).is_err());
-        assert!(find_runtime(Some("/nowhere/crun"), &search).is_err());
+        assert_eq!(find_runtime(None, &search, None).unwrap().name(), "crun");
+        assert_eq!(
+            find_runtime(Some("runc"), &search, None).unwrap().name(),
+            "runc"
+        );
+        let own = Some(PathBuf::from("/usr/bin/gantry"));
+        for name in [None, Some("gantry")] {
+            let ours = find_runtime(name, &search, own.clone()).unwrap();
+            let line = ours.run(&places(), &hybrid(), false);
+            assert!(
+                line.to_string()
+                    .starts_with("/usr/bin/gantry runtime --root "),
+                "{line}"
+            );
+            assert_eq!(RuncLike::of(&line).name(), "gantry");
+            assert!(ours.hidden_mounts(&hybrid()).is_empty());
+        }
+        assert_eq!(
+            find_runtime(Some("crun"), &search, own).unwrap().name(),
+            "crun"
+        );
+        assert!(find_runtime(Some("gantry"), &search, None).is_err());
+        assert!(find_runtime(Some("kata"), &search, None).is_err());
+        assert!(find_runtime(Some("/nowhere/crun"), &search, None).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use gantry_oci::Kind;
 use gantry_runtime::container::{Container, Containers};
-use gantry_runtime::driver::{self, PROCESS_FILE, RuntimePlaces};
+use gantry_runtime::driver::{OciRuntime as _, PROCESS_FILE, RuncLike, RuntimePlaces};
 use gantry_runtime::exec::{ExecOptions, describe};
 use gantry_runtime::host::probe_host;
 use gantry_runtime::identity::UserRequest;
@@ -96,9 +96,7 @@ impl Exec {
     fn plan(&self, container: &Container) -> Result<MonitorPlan, Failure> {
         let state_dir = &container.home.state_dir;
         let first: MonitorPlan = read_json(&state_dir.join(PLAN_FILE))?;
-        let program = first.run.program.to_string_lossy().into_owned();
-        let runtime = driver::find_runtime(Some(&program), &[])
-            .map_err(|error| Failure::new(error.kind(), error))?;
+        let runtime = RuncLike::of(&first.run);
         let places = RuntimePlaces {
             id: container.record.id.clone(),
             bundle: state_dir.clone(),

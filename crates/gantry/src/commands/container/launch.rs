@@ -72,8 +72,10 @@ pub fn plan(
 ) -> Result<Launch, Failure> {
     let host = probe_host();
     let search = search_path();
+    // Where the program was replaced meanwhile, another runtime has to serve.
+    let own = std::env::current_exe().ok().filter(|path| path.is_file());
     let wanted = launch.runtime.as_ref().or(context.config.runtime.as_ref());
-    let runtime = driver::find_runtime(wanted.map(String::as_str), &search)
+    let runtime = driver::find_runtime(wanted.map(String::as_str), &search, own)
         .map_err(|error| Failure::new(error.kind(), error).hint("apt-get install crun"))?;
     let id = random_id()?;
     let containers = Containers::new(&context.root, &context.runroot);

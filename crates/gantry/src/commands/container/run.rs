@@ -53,7 +53,7 @@ pub struct Run {
     /// Which view of the image serves as root
     #[arg(long, value_enum, default_value_t = FaceArg::Best)]
     face: FaceArg,
-    /// The OCI runtime, by name or path [default: crun, runc or youki, the first that is installed]
+    /// The OCI runtime, by name or path [default: gantry, our own]
     #[arg(long, value_name = "NAME|PATH")]
     runtime: Option<String>,
     /// Pass signals on to the program

@@ -42,21 +42,22 @@ impl Log {
         Ok(Self { path, format })
     }
 
-    /// Something was done less than asked.
+    /// Something was done less than asked: to the log alone where there is one, since standard error is often the
+    /// container's.
     pub fn warn(&self, sentence: &str) {
-        self.say("warning", sentence);
+        if self.path.is_none() {
+            show("warning", sentence);
+        }
+        self.write("warning", sentence);
     }
 
     /// The verb failed.
     pub fn fail(&self, sentence: &str) {
-        self.say("error", sentence);
+        show("error", sentence);
+        self.write("error", sentence);
     }
 
-    fn say(&self, level: &str, sentence: &str) {
-        let mut stderr = std::io::stderr();
-        let shown = crate::output::escape_controls(sentence);
-        // Nobody reads it: there is nobody else to tell.
-        writeln!(stderr, "gantry runtime: {level}: {shown}").ok();
+    fn write(&self, level: &str, sentence: &str) {
         let Some(path) = &self.path else { return };
         let seconds = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -74,4 +75,10 @@ impl Log {
             file.write_all(format!("{line}\n").as_bytes()).ok();
         }
     }
+}
+
+fn show(level: &str, sentence: &str) {
+    let shown = crate::output::escape_controls(sentence);
+    // Nobody reads it: there is nobody else to tell.
+    writeln!(std::io::stderr(), "gantry runtime: {level}: {shown}").ok();
 }
