@@ -569,3 +569,145 @@ fn privileged_root_below_a_shared_mount_is_pivoted_into() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     host.assert_nothing_left();
 }
+
+/// Users of the container are users 100000 and up of the host.
+fn with_users(document: &mut Value) {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    document["linux"]["uidMappings"] = map.clone();
+    document["linux"]["gidMappings"] = map;
+    let namespaces = document["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+}
+
+fn with_mount(document: &mut Value, mount: Value) {
+    document["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+#[test]
+fn privileged_users_of_the_container_are_others_of_the_host() {
+    let host = host!();
+    let told = host.output(
+        "cat /proc/self/uid_map | tr -s ' '; stat -c %u:%g /dev/mqueue /dev/shm /proc/self/fd; echo x > /dev/null",
+        with_users,
+    );
+    assert_eq!(told, " 0 100000 65536\n0:0\n0:0\n0:0");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_mounts_are_shown_through_mappings() {
+    let host = host!();
+    let source = host.path("owned");
+    fs::create_dir(&source).unwrap();
+    std::os::unix::fs::chown(&source, Some(5), Some(6)).unwrap();
+    let mapping = |first| json!([{"containerID": 0, "hostID": first, "size": 100}]);
+    let told = host.output("stat -c %u:%g /m", |document| {
+        with_mount(
+            document,
+            json!({"destination": "/m", "type": "bind", "source": source,
+            "options": ["bind"], "uidMappings": mapping(1000), "gidMappings": mapping(2000)}),
+        );
+    });
+    assert_eq!(told, "1005:2006");
+    let told = host.output("stat -c %u:%g /m; touch /m/new; stat -c %u:%g /m/new", |document| {
+        with_users(document);
+        with_mount(document, json!({"destination": "/m", "type": "bind", "source": source, "options": ["rbind", "ridmap"]}));
+        std::os::unix::fs::chown(&source, Some(0), Some(0)).unwrap();
+    });
+    assert_eq!(told, "0:0\n0:0");
+    let made = fs::metadata(source.join("new")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 0);
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_clocks_are_the_containers_own() {
+    let host = host!();
+    for users in [false, true] {
+        let told = host.output("cat /proc/uptime", |document| {
+            let namespaces = document["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "time"}));
+            document["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000_000}});
+            if users {
+                with_users(document);
+            }
+        });
+        assert!(
+            told.split('.').next().unwrap().parse::<u64>().unwrap() > 1_000_000_000,
+            "{told}"
+        );
+    }
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_namespaces_of_others_are_joined() {
+    let host = host!();
+    let mut other = std::process::Command::new("unshare")
+        .args(["-Unr", "--uts", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", other.id());
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    wait_until("the other's namespace", || {
+        fs::read_link(path("user")).is_ok_and(|link| link != own)
+    });
+    wait_until("the other's map", || {
+        fs::read_to_string(format!("/proc/{}/uid_map", other.id())).is_ok_and(|map| !map.is_empty())
+    });
+    let told = host.output(
+        "readlink /proc/self/ns/net; readlink /proc/self/ns/user",
+        |document| {
+            let namespaces = document["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "network");
+            namespaces.push(json!({"type": "network", "path": path("net")}));
+            namespaces.push(json!({"type": "user", "path": path("user")}));
+            // Its only group is root's.
+            document["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|mount| mount["destination"] != "/dev/pts");
+        },
+    );
+    let expected =
+        ["net", "user"].map(|kind| fs::read_link(path(kind)).unwrap().display().to_string());
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_mount_options_hold() {
+    let host = host!();
+    let source = host.path("plain");
+    fs::create_dir(&source).unwrap();
+    let told = host.output(
+        "grep -E ' /(m|bin) ' /proc/self/mounts | cut -d' ' -f2,4 2>/dev/null || grep -E ' /(m|bin) ' /proc/self/mounts; \
+         touch /m/x 2>/dev/null || echo refused; ls /bin/sh",
+        |document| {
+            with_mount(document, json!({"destination": "/m", "type": "bind", "source": source,
+                "options": ["rbind", "rro", "rnosuid", "rnodev"]}));
+            with_mount(document, json!({"destination": "/bin", "type": "tmpfs", "source": "tmpfs",
+                "options": ["tmpcopyup", "ro"]}));
+        },
+    );
+    assert!(told.contains("ro,nosuid,nodev"), "{told}");
+    assert!(told.contains("refused"), "{told}");
+    assert!(told.ends_with("/bin/sh"), "{told}");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_system_calls_are_filtered_with_and_without_new_privileges() {
+    let host = host!();
+    for no_new_privileges in [false, true] {
+        let told = host.output("mkdir /tmp/x || echo refused; grep Seccomp: /proc/self/status", |document| {
+            document["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            document["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
+        });
+        assert_eq!(told, "refused\nSeccomp:\t2");
+    }
+    host.assert_nothing_left();
+}

@@ -49,6 +49,8 @@ pub(super) struct Assignment<'a> {
     pub runtime_hooks: bool,
     /// This process may make device nodes.
     pub may_make_nodes: bool,
+    /// The runtime could not make the time namespace.
+    pub makes_clocks: bool,
     /// The user namespace does not let groups be set.
     pub deny_groups: bool,
     pub no_pivot: bool,
@@ -132,13 +134,20 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     // In a new user namespace we are nobody until the runtime has said who is who.
     if plan.namespaces.has_users() {
         wait_until_placed(given, &mut placed)?;
+        // Whoever made a namespace that is joined decided about groups.
+        given.deny_groups |= plan.namespaces.is_joined(Namespace::User)
+            && std::fs::read_to_string("/proc/self/setgroups")
+                .is_ok_and(|text| text.trim() == "deny");
         become_root(given.deny_groups)?;
+    }
+    if own(Namespace::Ipc) && own(Namespace::User) {
+        clone::unshare([Namespace::Ipc].into_iter().collect()).doing(|| "make an IPC namespace")?;
     }
     rustix::process::setsid().doing(|| "begin a session")?;
     if new_keyring {
         join_keyring(&given.record.id)?;
     }
-    if own(Namespace::Time) && plan.namespaces.has_users() {
+    if own(Namespace::Time) && given.makes_clocks {
         super::clocks::make(&plan.namespaces)?;
     }
     if own(Namespace::Network) {

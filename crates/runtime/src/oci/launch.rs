@@ -327,6 +327,7 @@ fn make(
         filter,
         runtime_hooks,
         may_make_nodes: !facts.rootless && !plan.namespaces.has_users(),
+        makes_clocks: facts.rootless,
         deny_groups,
         no_pivot: options.no_pivot,
         new_keyring: !options.no_new_keyring,
@@ -477,12 +478,12 @@ fn clone_init(
         return super::middle::clone_in_users(plan, rest, assignment);
     }
     assignment.joined = rest;
+    let own_time = plan.namespaces.is_private(Namespace::Time) && !assignment.makes_clocks;
     let request = CloneRequest {
         new: plan.namespaces.cloned(),
         cgroup: groups.and_then(Groups::clone_target),
         sibling: false,
     };
-    let own_time = plan.namespaces.is_private(Namespace::Time) && !plan.namespaces.has_users();
     let go = || clone::clone_process(&request, || init::run(assignment)).doing(doing);
     let go = || {
         let Some(namespace) = &pid_namespace else {

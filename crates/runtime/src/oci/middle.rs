@@ -6,7 +6,7 @@
 //! says which process that is, and ends.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 
 use gantry_sys::clone::{self, Child, CloneRequest, Namespace};
@@ -24,7 +24,7 @@ pub(super) fn clone_in_users(
     let doing = || "clone the container's first process";
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(doing)?;
-    let (mut reader, mut writer) = (File::from(reader), File::from(writer));
+    let (reader, mut writer) = (File::from(reader), File::from(writer));
     let (before, after): (Vec<_>, Vec<_>) = joined
         .into_iter()
         .partition(|(kind, _)| matches!(kind, Namespace::User | Namespace::Pid));
@@ -43,8 +43,8 @@ pub(super) fn clone_in_users(
             })
             .and_then(|()| clone::clone_process(&request, || init::run(assignment)).doing(doing));
         let said = match outcome {
-            Ok(child) => format!("+{}", child.pid.as_raw_nonzero()),
-            Err(error) => format!("-{}", error.sentence()),
+            Ok(child) => format!("+{}\n", child.pid.as_raw_nonzero()),
+            Err(error) => format!("-{}\n", error.sentence().replace('\n', " ")),
         };
         // The runtime that does not hear it sees an empty answer.
         writer.write_all(said.as_bytes()).ok();
@@ -52,9 +52,11 @@ pub(super) fn clone_in_users(
     })
     .doing(doing)?;
     let mut said = String::new();
-    let read = reader.read_to_string(&mut said);
+    // To the end of the line: init holds the other end, too, until it becomes its program.
+    let read = BufReader::new(reader).read_line(&mut said);
     waitpid(Some(middle.pid), WaitOptions::empty()).doing(doing)?;
     read.doing(doing)?;
+    let said = said.trim_end();
     let pid = said
         .strip_prefix('+')
         .and_then(|text| text.parse().ok())

@@ -73,8 +73,8 @@ impl NamespacePlan {
         self.find(Namespace::User).is_some()
     }
 
-    /// What one clone makes: all but the control group's, which depends on where the process is, and
-    /// that of time, which only later children are in.
+    /// What one clone makes: all but the control group's, which depends on where the process is, that of time, which
+    /// only later children are in, and, with new users, that of message queues, whose owner has to be somebody by then.
     #[must_use]
     pub fn cloned(&self) -> NamespaceSet {
         self.steps
@@ -82,6 +82,7 @@ impl NamespacePlan {
             .filter(|step| step.path.is_none())
             .map(|step| step.kind)
             .filter(|kind| !matches!(kind, Namespace::Cgroup | Namespace::Time))
+            .filter(|kind| *kind != Namespace::Ipc || !self.is_private(Namespace::User))
             .collect()
     }
 
