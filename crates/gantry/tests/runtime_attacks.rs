@@ -346,3 +346,57 @@ fn privileged_two_hundred_containers_leave_nothing() {
     });
     assert_eq!(commands.collect::<Vec<_>>(), Vec::<String>::new());
 }
+
+/// A kernel or a filter without one of the newer calls: another way that works, or a refusal that names the call.
+#[test]
+fn privileged_missing_system_calls_are_replaced_or_refused() {
+    let host = host!();
+    let Some(strace) = gantry_testkit::tool::find("strace") else {
+        gantry_testkit::skip!("strace not installed");
+    };
+    let bundle = host.bundle("exit 7", |_| ());
+    let replaced = [
+        "clone3",
+        "openat2",
+        "close_range",
+        "pidfd_open",
+        "statx",
+        "keyctl",
+    ];
+    let refused = [
+        "mount_setattr",
+        "open_tree",
+        "move_mount",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+    ];
+    for (call, works) in replaced
+        .map(|call| (call, true))
+        .into_iter()
+        .chain(refused.map(|call| (call, false)))
+    {
+        let plain = host.command(&["run", "--bundle"]);
+        let output = std::process::Command::new(&strace)
+            .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:error=ENOSYS")])
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .arg(&bundle)
+            .arg("c")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        if works {
+            assert_eq!(output.status.code(), Some(7), "{call}: {said}");
+        } else {
+            assert_eq!(output.status.code(), Some(1), "{call}: {said}");
+            assert!(
+                said.contains(call) && said.contains("not implemented"),
+                "{call}: {said}"
+            );
+        }
+        host.assert_nothing_left();
+    }
+}
