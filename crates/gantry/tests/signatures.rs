@@ -272,8 +272,13 @@ fn privileged_foreign_tools_accept_what_we_sign() {
     signing.export("other.gpg", &other);
     let both = signing.policy(host, &["key.gpg", "other.gpg"]);
     assert!(!signing.podman_pulls(&name, &both), "signed by one of two");
+    let by_policy = ["--policy", &both, "verify", &name];
+    let (_, said) = fail(&mut signing.gantry(&by_policy));
+    assert!(said.contains("the policy does not admit it"), "{said}");
     succeed(&mut signing.gantry(&["sign", &name, "--sign-by", &other]));
     assert!(signing.podman_pulls(&name, &both));
+    let said = succeed(&mut signing.gantry(&by_policy));
+    assert!(said.starts_with("admitted: "), "{said}");
 
     // podman signs what it pushes.
     let pushed = format!("{host}/team/pushed:v1");

@@ -15,22 +15,24 @@ use serde::Serialize;
 use super::sign::{expected_digest, place_of, reference_of};
 use super::signers::read;
 use crate::commands::image::endpoint::PlainArgs;
+use crate::commands::trust::explain::{self, Explain};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::{network, output};
 
-/// Verify the signatures of an image with keys in files; fails unless one counts.
+/// Verify an image: by the policy, or its signatures with keys in files; fails unless it is admitted, or one counts.
 ///
-/// Of an index its own signatures are meant; name an image of it by its digest.
+/// With --key, of an index its own signatures are meant; name an image of it by its digest. Without, gantry trust explain says
+/// the same in more words.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
     /// HOST/NAME:TAG, docker://HOST/NAME:TAG or store:NAME
     image: String,
     /// A file with public OpenPGP keys; any of them may have signed
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// Signed for this reference [default: the image's own]
-    #[arg(long, value_name = "REFERENCE")]
+    #[arg(long, value_name = "REFERENCE", requires = "key")]
     identity: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -98,6 +100,9 @@ pub fn refused(refusal: &Refusal) -> Failure {
 impl Verify {
     /// Verifies, and prints what was found.
     pub fn run(self, context: &Context) -> Outcome {
+        if self.key.is_empty() {
+            return self.by_policy(context);
+        }
         let keys = Keys::read(&self.key)?;
         let side = self.side.clone().resolve()?;
         let name = place_of(&self.image)?;
@@ -134,6 +139,21 @@ impl Verify {
                 findings.len()
             ),
         ))
+    }
+
+    fn by_policy(self, context: &Context) -> Outcome {
+        let place = place_of(&self.image)?.to_string();
+        let (verdict, image) = Explain::about(place, self.side).ask(context)?;
+        if self.json {
+            output::json(&verdict)?;
+        } else {
+            output::lines(&explain::text(&verdict, &image))?;
+        }
+        if verdict.admitted {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let message = format!("verify {}: the policy does not admit it", self.image);
+        Err(Failure::message(Kind::Denied, message))
     }
 
     fn print(&self, findings: &[Finding]) -> Result<(), Failure> {

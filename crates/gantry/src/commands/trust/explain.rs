@@ -41,8 +41,38 @@ pub struct Explain {
 }
 
 impl Explain {
+    /// The same question of another verb.
+    #[must_use]
+    pub fn about(image: String, side: PlainArgs) -> Self {
+        Self {
+            image,
+            json: false,
+            namespace: None,
+            platform: PlatformArgs::default(),
+            side,
+        }
+    }
+
     /// Evaluates and prints.
     pub fn run(self, context: &Context) -> Outcome {
+        let (verdict, image) = self.ask(context)?;
+        if self.json {
+            output::json(&verdict)?;
+        } else {
+            output::lines(&text(&verdict, &image))?;
+        }
+        Ok(if verdict.admitted {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(4)
+        })
+    }
+
+    /// Evaluates: the verdict, and the manifest that it is about.
+    ///
+    /// # Errors
+    /// The image or its signatures cannot be read, or there is no policy.
+    pub fn ask(&self, context: &Context) -> Result<(Verdict, ManifestBytes), Failure> {
         let name = match self.image.split_once(':') {
             Some(("docker" | "oci" | "store", _)) => self.image.parse()?,
             _ => ImageName::Store(self.image.clone()),
@@ -70,16 +100,7 @@ impl Explain {
             },
         };
         let verdict = evaluate(&trust.policy, &trust.extra, &question);
-        if self.json {
-            output::json(&verdict)?;
-        } else {
-            output::lines(&text(&verdict, &image))?;
-        }
-        Ok(if verdict.admitted {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(4)
-        })
+        Ok((verdict, image))
     }
 }
 
@@ -113,7 +134,7 @@ async fn find_signatures(
 }
 
 /// The verdict for people, a line for each thing considered.
-fn text(verdict: &Verdict, image: &ManifestBytes) -> String {
+pub fn text(verdict: &Verdict, image: &ManifestBytes) -> String {
     let word = if verdict.admitted {
         "admitted"
     } else {
