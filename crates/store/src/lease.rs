@@ -2,7 +2,7 @@
 //! Leases: what must not be deleted although no name leads to it.
 //!
 //! A lease is a small file that names an image and a process. It holds while that process lives:
-//! same boot, same pid, same start time. A lease of another boot holds until it expires; without a
+//! same boot, same pid, same start time, whether or not anybody has asked yet how it ended. A lease of another boot holds until it expires; without a
 //! time of expiry it ended with its boot. So a container's image stays as long as its monitor runs,
 //! and a killed monitor needs no cleaning up.
 
@@ -166,7 +166,8 @@ impl Store {
             }
             let body: LeaseBody = decode(&bytes, &path)?;
             let holds = if body.boot_id == boot_id {
-                proc.start_time(body.owner.pid).doing(action)? == Some(body.start_time)
+                let owner = proc.process(body.owner.pid).doing(action)?;
+                owner.is_some_and(|owner| owner.start_time == body.start_time && !owner.is_zombie())
             } else {
                 body.expires_unix_s > Some(unix_seconds(SystemTime::now()))
             };

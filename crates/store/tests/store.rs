@@ -394,6 +394,34 @@ fn names_move_and_images_without_names_are_collected() {
 }
 
 #[test]
+fn an_owner_that_has_ended_holds_nothing_although_nobody_has_asked_how() {
+    let dir = scratch();
+    let store = store(dir.path());
+    let tag = name("demo/app:v1");
+    let image = two_layers();
+    let faces = faces_for_this_user();
+    let digest = import(&store, &image, faces, std::slice::from_ref(&tag))
+        .unwrap()
+        .digest;
+    let mut owner = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let label = "a container".to_owned();
+    let pid = owner.id();
+    store.lease(&digest, Owner { label, pid }, None).unwrap();
+    store.untag(&tag).unwrap();
+    assert_eq!(store.collect(true).unwrap().images, []);
+    drop(owner.stdin.take());
+    let proc = gantry_sys::proc::Proc::open().unwrap();
+    while !proc.process(pid).unwrap().unwrap().is_zombie() {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.collect(true).unwrap().images, [digest]);
+    owner.wait().unwrap();
+}
+
+#[test]
 fn a_repository_and_a_tag_cannot_have_one_path() {
     let dir = scratch();
     let store = store(dir.path());
