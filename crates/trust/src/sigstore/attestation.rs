@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use gantry_oci::{Limits, ManifestDigest};
+use gantry_oci::{Algorithm, Limits, ManifestDigest};
 use serde_json::Value;
 
 use super::bundle::{Bundle, Content};
@@ -25,13 +25,17 @@ pub struct Wanted<'a> {
     pub manifest_digest: &'a ManifestDigest,
 }
 
-/// A statement about an image by somebody who is accepted.
+/// A statement about manifests by somebody who is accepted.
 ///
-/// Holding one says: the verifier's key or subject signed a statement of the
-/// wanted type whose subjects include the wanted manifest. What the predicate
-/// says is for the caller to judge.
+/// Holding one says: the verifier's key or subject signed a statement of this
+/// type about these manifests. What the predicate says is for the caller to
+/// judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attestation {
+    /// What kind of statement it is.
+    pub predicate_type: String,
+    /// What it is about. Subjects that are no manifests are left out.
+    pub manifest_digests: Vec<ManifestDigest>,
     /// What it says.
     pub predicate: Value,
     /// Who says it.
@@ -40,16 +44,14 @@ pub struct Attestation {
     pub logged_at: Option<SystemTime>,
 }
 
-/// Verifies one attestation: an envelope of an attachment, or a bundle.
+/// Verifies one attestation, an envelope of an attachment or a bundle, whatever
+/// it is about.
 ///
 /// # Errors
-/// Why it does not count: as for [`verify`](super::verify), and
-/// [`Reason::Payload`] for another type of predicate, [`Reason::OtherDigest`]
-/// for other subjects.
-pub fn verify(
+/// Why it does not count: as for [`verify`](super::verify).
+pub fn read(
     attestation: &SigstoreSignature,
     verifier: &Verifier,
-    wanted: Wanted<'_>,
     now: SystemTime,
     limits: &Limits,
 ) -> Result<Attestation, Refusal> {
@@ -57,7 +59,7 @@ pub fn verify(
         ENVELOPE_MEDIA_TYPE => {
             let envelope = Envelope::parse(&attestation.payload, limits)?;
             let evidence = Evidence::of_annotations(attestation, verifier, limits)?;
-            verify_envelope(&envelope, &evidence, verifier, wanted, now, limits)
+            read_envelope(&envelope, &evidence, verifier, now, limits)
         }
         BUNDLE_MEDIA_TYPE => {
             let Bundle {
@@ -72,7 +74,7 @@ pub fn verify(
                 ));
             };
             let evidence = Evidence::of_bundle(certificate.as_deref(), &entries);
-            verify_envelope(&envelope, &evidence, verifier, wanted, now, limits)
+            read_envelope(&envelope, &evidence, verifier, now, limits)
         }
         other => Err(Refusal::new(
             Reason::Unsupported,
@@ -84,40 +86,61 @@ pub fn verify(
     }
 }
 
-fn verify_envelope(
+fn read_envelope(
     envelope: &Envelope,
     evidence: &Evidence<'_>,
     verifier: &Verifier,
-    wanted: Wanted<'_>,
     now: SystemTime,
     limits: &Limits,
 ) -> Result<Attestation, Refusal> {
     let proven = evidence.prove_envelope(envelope, verifier, now, limits)?;
     let statement = envelope.statement(limits)?;
-    if statement.predicate_type != wanted.predicate_type {
+    let manifest_digests = statement
+        .subjects
+        .iter()
+        .flat_map(|subject| {
+            [Algorithm::Sha256, Algorithm::Sha512]
+                .into_iter()
+                .filter_map(|algorithm| subject.manifest_digest(algorithm))
+        })
+        .collect();
+    Ok(Attestation {
+        predicate_type: statement.predicate_type,
+        manifest_digests,
+        predicate: statement.predicate,
+        signer: proven.signer,
+        logged_at: proven.logged_at,
+    })
+}
+
+/// Verifies one attestation that must be of a type and about a manifest.
+///
+/// # Errors
+/// As [`read`], and [`Reason::Payload`] for another type of predicate,
+/// [`Reason::OtherDigest`] for other subjects.
+pub fn verify(
+    attestation: &SigstoreSignature,
+    verifier: &Verifier,
+    wanted: Wanted<'_>,
+    now: SystemTime,
+    limits: &Limits,
+) -> Result<Attestation, Refusal> {
+    let found = read(attestation, verifier, now, limits)?;
+    if found.predicate_type != wanted.predicate_type {
         return Err(Refusal::new(
             Reason::Payload,
             format!(
                 "the attestation is of type {:?}, not {:?}",
-                excerpt(&statement.predicate_type),
+                excerpt(&found.predicate_type),
                 wanted.predicate_type
             ),
         ));
     }
-    let algorithm = wanted.manifest_digest.digest().algorithm();
-    let is_subject = statement
-        .subjects
-        .iter()
-        .any(|subject| subject.manifest_digest(algorithm).as_ref() == Some(wanted.manifest_digest));
-    if !is_subject {
+    if !found.manifest_digests.contains(wanted.manifest_digest) {
         return Err(Refusal::new(
             Reason::OtherDigest,
             format!("the attestation is not about {}", wanted.manifest_digest),
         ));
     }
-    Ok(Attestation {
-        predicate: statement.predicate,
-        signer: proven.signer,
-        logged_at: proven.logged_at,
-    })
+    Ok(found)
 }

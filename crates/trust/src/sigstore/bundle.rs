@@ -15,6 +15,8 @@
 //! # Source
 //! Sigstore's `protobuf-specs`, `sigstore_bundle.proto` in its JSON form.
 
+use std::collections::BTreeMap;
+
 use gantry_oci::{Algorithm, Digest, Limits, ManifestDigest, strict_json};
 use serde::Deserialize;
 use serde_json::Value;
@@ -210,4 +212,24 @@ pub(super) fn claim(statement: &Statement) -> Result<Claim, Refusal> {
         creator: None,
         timestamp_s: None,
     })
+}
+
+/// What the manifest says in which a registry keeps a bundle: cosign finds
+/// bundles by it. A bundle that cannot be read says nothing.
+#[must_use]
+pub fn bundle_annotations(bundle: &[u8]) -> BTreeMap<&'static str, String> {
+    const CONTENT: &str = "dev.sigstore.bundle.content";
+    const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+    let limits = Limits::DEFAULT;
+    match Bundle::parse(bundle, &limits).map(|bundle| bundle.content) {
+        Ok(Content::Dsse(envelope)) => {
+            let mut annotations = BTreeMap::from([(CONTENT, "dsse-envelope".into())]);
+            if let Ok(statement) = envelope.statement(&limits) {
+                annotations.insert(PREDICATE_TYPE, statement.predicate_type);
+            }
+            annotations
+        }
+        Ok(Content::Message { .. }) => BTreeMap::from([(CONTENT, "message-signature".into())]),
+        Err(_) => BTreeMap::new(),
+    }
 }

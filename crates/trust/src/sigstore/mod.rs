@@ -40,9 +40,9 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use gantry_oci::{Algorithm, Digest, Kind, Limits};
+use gantry_oci::{Algorithm, Digest, Kind, Limits, ManifestDigest};
 
-pub use bundle::{BUNDLE_MEDIA_TYPE, SIGN_PREDICATE_TYPE};
+pub use bundle::{BUNDLE_MEDIA_TYPE, SIGN_PREDICATE_TYPE, bundle_annotations};
 pub use certificate::{Intermediates, ParseCertificatesError, Roots};
 pub use dsse::{ENVELOPE_MEDIA_TYPE, IN_TOTO_PAYLOAD_TYPE};
 pub use key::{ParseKeyError, PublicKey};
@@ -67,6 +67,14 @@ pub const LOG_ANNOTATION: &str = "dev.sigstore.cosign/bundle";
 pub const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
 /// The annotation with the certificates above it, in PEM.
 pub const CHAIN_ANNOTATION: &str = "dev.sigstore.cosign/chain";
+
+/// The tag under which something is attached to a manifest: `sha256-…` and a
+/// suffix, which is `.sig`, `.att` or, for the list of what refers to it, nothing.
+#[must_use]
+pub fn attachment_tag(digest: &ManifestDigest, suffix: &str) -> String {
+    let algorithm = digest.digest().algorithm().name();
+    format!("{algorithm}-{}{suffix}", digest.hex())
+}
 
 /// The keys of a transparency log; any of them may have signed a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
