@@ -4,13 +4,13 @@ SHELL := /bin/bash
 export CARGO_TERM_COLOR ?= auto
 
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq rpm \
-	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp dbus-daemon gnupg
+	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp dbus-daemon gnupg openssl
 # Not in every release; tests that need them say so where they are not.
 WISHED_PACKAGES := composefs docker.io:dockerd
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help need-root setup build test conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build tools test conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ fixtures-bench: setup ## build the images that the benches use too
 fixtures-clean: ## forget the images, those of other clones too
 	rm -rf $${GANTRY_FIXTURES:-fixtures} "$${XDG_CACHE_HOME:-$$HOME/.cache}/gantry/fixtures"
 
-test: setup lint docs ## everything that a change must pass; ends with the tests that were skipped
+tools: ## build cosign 2 and 3 once, which judge sigstore signatures (needs Go and its module proxy; some minutes)
+	cargo xtask tools
+
+test: setup tools lint docs ## everything that a change must pass; ends with the tests that were skipped
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory fixtures; \
 	else echo "not root: images are not built (they hold foreign owners and device nodes), and tests that mount are skipped"; fi
 	@mkdir -p target && rm -f target/skips

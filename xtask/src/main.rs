@@ -11,6 +11,7 @@ mod conformance;
 mod conformance_runtime;
 mod demo;
 mod fixtures;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Args {
     Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
     Fixtures(fixtures::Args),
+    /// Builds the judges that no distribution packages (cosign 2 and 3).
+    Tools(tools::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Args::ConformanceRuntime(args) => conformance_runtime::run(&args),
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
+        Args::Tools(args) => tools::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

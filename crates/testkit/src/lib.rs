@@ -5,6 +5,7 @@
 //! - [`tree`]: what a directory tree holds, and how two of them differ;
 //! - [`image`] and [`tar`]: small images from a few lines, well formed or hostile;
 //! - [`corpus`]: hostile images by name, and the verdicts that they must get everywhere;
+//! - [`cosign`]: the judge of sigstore signatures, in two versions;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
 //! - [`docker`]: a real Docker daemon with its own data;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod corpus;
+pub mod cosign;
 pub mod docker;
 pub mod fixtures;
 pub mod gpg;

@@ -5,7 +5,7 @@
 //!  RegistrySource / RegistryDestination     what the copy engine sees
 //!      │          mirrors                   which places to try for a name
 //!      ▼
-//!  Repository     manifests · blobs · upload · tags · signatures
+//!  Repository     manifests · blobs · upload · tags · signatures · attachments
 //!      │
 //!      ▼
 //!  Registry       client: one request with retries, redirects, authorisation
@@ -29,6 +29,7 @@
 //! # Source
 //! distribution-spec v1.1; RFC 9110 (authentication, ranges, `Retry-After`).
 
+mod attachments;
 pub mod auth;
 pub mod blobs;
 mod challenge;

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What sigstore's tools attach to a manifest in its own repository.
+//!
+//! ```text
+//!  sha256-<hex>.sig    a manifest, one layer for each signature: payload, annotations   (cosign 2, skopeo)
+//!  sha256-<hex>.att    a manifest, one layer for each attestation                       (cosign 2)
+//!  referrers           manifests with `subject` and artifact type bundle, one layer     (cosign 3)
+//!    or, where the registry has no such list: the index under the tag sha256-<hex>
+//! ```
+//!
+//! Everything is read as it is: what it says, and whether that is believed, is
+//! for `gantry_trust` to judge. Whoever may push can attach, so a layer that
+//! is too large is passed over, while more signatures than the cap are an error.
+//!
+//! Attaching adds to what is there. Registries have no way to change a tag only if it is
+//! still what it was, so of two that attach at the same moment one may be lost;
+//! referrers lists do not have this weakness.
+//!
+//! # Source
+//! cosign `SIGNATURE_SPEC`, `BUNDLE_SPEC`; distribution-spec v1.1 "Listing
+//! Referrers", "Referrers Tag Schema".
+
+use bytes::Bytes;
+use gantry_image::{
+    BlobStream, Checker, EndpointError, ManifestBytes, UnverifiedManifest, VerifyingStream,
+};
+use gantry_oci::{Descriptor, Index, Kind, ManifestDigest, MediaType, Tag};
+use gantry_trust::SigstoreSignature;
+use gantry_trust::sigstore::{self, BUNDLE_MEDIA_TYPE};
+use http::header::ACCEPT;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::client::{Repository, Request};
+use super::error::RegistryError;
+use super::manifests::ManifestName;
+
+/// The configuration of a manifest that has none.
+const EMPTY_CONFIG: &[u8] = b"{}";
+
+impl Repository {
+    /// All signatures and attestations that are attached to a manifest.
+    ///
+    /// # Errors
+    /// The registry's, and [`Kind::Unsafe`] for more than the cap. Nothing
+    /// attached is not an error.
+    pub async fn attached_signatures(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SigstoreSignature>, EndpointError> {
+        let mut found = Vec::new();
+        for suffix in [".sig", ".att"] {
+            let name = attachment_name(digest, suffix)?;
+            if let Some(manifest) = self.manifest_if_any(&name).await? {
+                self.read_layers(&manifest, &mut found).await?;
+            }
+        }
+        for entry in self.bundle_manifests(digest).await? {
+            self.read_bundle(digest, &entry, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Attaches signatures to a manifest that is in the repository: bundles as
+    /// referrers, others under its tag. What is attached already is left.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub async fn attach_signatures(
+        &self,
+        subject: &ManifestBytes,
+        signatures: &[SigstoreSignature],
+    ) -> Result<(), EndpointError> {
+        let (bundles, attachments): (Vec<_>, Vec<_>) = signatures
+            .iter()
+            .partition(|signature| signature.mime_type == BUNDLE_MEDIA_TYPE);
+        let (attestations, attachments): (Vec<_>, Vec<_>) = attachments
+            .into_iter()
+            .partition(|signature| signature.mime_type == sigstore::ENVELOPE_MEDIA_TYPE);
+        for (suffix, signatures) in [(".sig", attachments), (".att", attestations)] {
+            if !signatures.is_empty() {
+                self.attach_under_tag(subject, suffix, &signatures).await?;
+            }
+        }
+        if !bundles.is_empty() {
+            self.attach_bundles(subject, &bundles).await?;
+        }
+        Ok(())
+    }
+
+    // === Reading ===
+
+    async fn manifest_if_any(
+        &self,
+        name: &ManifestName,
+    ) -> Result<Option<ManifestBytes>, EndpointError> {
+        match self.manifest(name).await {
+            Ok(manifest) => Ok(Some(manifest.verify(None, self.limits())?)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn read_layers(
+        &self,
+        manifest: &ManifestBytes,
+        found: &mut Vec<SigstoreSignature>,
+    ) -> Result<(), EndpointError> {
+        let layers = manifest
+            .as_manifest()
+            .map_or(&[][..], |manifest| &manifest.layers);
+        for layer in layers {
+            if found.len() == self.limits().signatures {
+                return Err(EndpointError::new(
+                    Kind::Unsafe,
+                    format!(
+                        "a manifest in {} has more than {} signatures",
+                        self.full_name(),
+                        self.limits().signatures
+                    ),
+                ));
+            }
+            if layer.size_bytes > self.limits().signature_bytes {
+                tracing::warn!(
+                    "attachment {} in {} is passed over: it has {} bytes",
+                    layer.digest,
+                    self.full_name(),
+                    layer.size_bytes
+                );
+                continue;
+            }
+            found.push(SigstoreSignature {
+                mime_type: layer.media_type.as_str().to_owned(),
+                payload: self.small_blob(layer).await?,
+                annotations: layer.annotations.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, EndpointError> {
+        let stream = self.blob(descriptor).await?;
+        let verified = VerifyingStream::new(stream, Checker::of(descriptor))
+            .collect_small(self.limits().signature_bytes)
+            .await?;
+        Ok(verified.bytes().clone())
+    }
+
+    /// The bundles among the manifests that refer to this one.
+    async fn bundle_manifests(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<Descriptor>, EndpointError> {
+        let index = match self.referrers(digest).await? {
+            Some(index) => index,
+            None => match self.referrers_tag(digest).await? {
+                Some(index) => index,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let is_bundle =
+            |entry: &Descriptor| entry.artifact_type.as_deref() == Some(BUNDLE_MEDIA_TYPE);
+        Ok(index.manifests.into_iter().filter(is_bundle).collect())
+    }
+
+    /// The first page of the registry's list of referrers; `None` if the
+    /// registry has no such lists. The cap on signatures is far below a page.
+    async fn referrers(&self, digest: &ManifestDigest) -> Result<Option<Index>, EndpointError> {
+        let what = format!("list what refers to {digest} in {}", self.full_name());
+        let mut url = self.url(&format!("referrers/{digest}")).await?;
+        url.query_pairs_mut()
+            .append_pair("artifactType", BUNDLE_MEDIA_TYPE);
+        let request = Request::new(what.clone(), Method::GET, url, self.scope("pull"))
+            .header(ACCEPT, MediaType::OciIndex.as_str())?;
+        let response = self.registry.send(&request).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => {
+                return Ok(None);
+            }
+            _ => return Err(self.registry.status_error(response, &what).await.into()),
+        }
+        let limit_bytes = self.limits().manifest_bytes;
+        let body = self
+            .registry
+            .read_small(response, limit_bytes, &what)
+            .await?;
+        let index = UnverifiedManifest::new(body, None, None).verify(None, self.limits())?;
+        Ok(index.as_index().cloned())
+    }
+
+    async fn referrers_tag(&self, digest: &ManifestDigest) -> Result<Option<Index>, EndpointError> {
+        let name = attachment_name(digest, "")?;
+        let index = self.manifest_if_any(&name).await?;
+        Ok(index.and_then(|index| index.as_index().cloned()))
+    }
+
+    async fn read_bundle(
+        &self,
+        subject: &ManifestDigest,
+        entry: &Descriptor,
+        found: &mut Vec<SigstoreSignature>,
+    ) -> Result<(), EndpointError> {
+        let name = ManifestName::Digest(ManifestDigest::from_digest(entry.digest));
+        let manifest = match self.manifest(&name).await {
+            Ok(manifest) => manifest.verify_entry(entry, self.limits())?,
+            // Lists outlive what they list.
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let refers = manifest
+            .as_manifest()
+            .and_then(|manifest| manifest.subject.as_ref())
+            .is_some_and(|found| found.digest == *subject.digest());
+        if refers {
+            self.read_layers(&manifest, found).await?;
+        }
+        Ok(())
+    }
+
+    // === Writing ===
+
+    async fn attach_under_tag(
+        &self,
+        subject: &ManifestBytes,
+        suffix: &str,
+        signatures: &[&SigstoreSignature],
+    ) -> Result<(), EndpointError> {
+        let name = attachment_name(subject.digest(), suffix)?;
+        let (mut layers, mut config) = match self.manifest_if_any(&name).await? {
+            None => (
+                Vec::new(),
+                json!({"rootfs": {"type": "layers", "diff_ids": []}}),
+            ),
+            Some(manifest) => self.attached(&manifest).await?,
+        };
+        let mut added = false;
+        for signature in signatures {
+            let layer = describe(signature);
+            if layers.contains(&layer) {
+                continue;
+            }
+            self.push_small(&layer, &signature.payload).await?;
+            if let Some(diff_ids) = config["rootfs"]["diff_ids"].as_array_mut() {
+                diff_ids.push(json!(layer.digest));
+            }
+            layers.push(layer);
+            added = true;
+        }
+        if !added {
+            return Ok(());
+        }
+        let config = config.to_string().into_bytes();
+        let described = Descriptor::of(MediaType::OciConfig, &config);
+        self.push_small(&described, &config.into()).await?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OciManifest,
+            "config": described,
+            "layers": layers,
+        });
+        self.put_made(&name, &manifest).await?;
+        Ok(())
+    }
+
+    /// Layers and configuration of what is attached already.
+    async fn attached(
+        &self,
+        manifest: &ManifestBytes,
+    ) -> Result<(Vec<Descriptor>, Value), EndpointError> {
+        let manifest = manifest.as_manifest().ok_or_else(|| {
+            EndpointError::new(
+                Kind::Corrupt,
+                format!("the signatures in {} are an index", self.full_name()),
+            )
+        })?;
+        let config = self.small_blob(&manifest.config).await?;
+        let config: Value = serde_json::from_slice(&config).map_err(|error| {
+            EndpointError::with_source(
+                Kind::Corrupt,
+                format!("read the signatures' configuration in {}", self.full_name()),
+                error,
+            )
+        })?;
+        if config["rootfs"]["diff_ids"].is_array() {
+            return Ok((manifest.layers.clone(), config));
+        }
+        Err(EndpointError::new(
+            Kind::Corrupt,
+            format!(
+                "the signatures' configuration in {} lists no layers",
+                self.full_name()
+            ),
+        ))
+    }
+
+    async fn attach_bundles(
+        &self,
+        subject: &ManifestBytes,
+        bundles: &[&SigstoreSignature],
+    ) -> Result<(), EndpointError> {
+        let mut known = Vec::new();
+        for entry in self.bundle_manifests(subject.digest()).await? {
+            self.read_bundle(subject.digest(), &entry, &mut known)
+                .await?;
+        }
+        let config = Descriptor::of(MediaType::OciEmpty, EMPTY_CONFIG);
+        for bundle in bundles {
+            if known.iter().any(|known| known.payload == bundle.payload) {
+                continue;
+            }
+            let mut layer = describe(bundle);
+            layer.annotations.clear();
+            self.push_small(&config, &Bytes::from_static(EMPTY_CONFIG))
+                .await?;
+            self.push_small(&layer, &bundle.payload).await?;
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": MediaType::OciManifest,
+                "artifactType": BUNDLE_MEDIA_TYPE,
+                "config": config,
+                "layers": [layer],
+                "subject": subject.descriptor(),
+                "annotations": sigstore::bundle_annotations(&bundle.payload),
+            });
+            let bytes = manifest.to_string().into_bytes();
+            let mut entry = Descriptor::of(MediaType::OciManifest, &bytes);
+            let name = ManifestName::Digest(ManifestDigest::from_digest(entry.digest));
+            self.put_made(&name, &manifest).await?;
+            if self.referrers(subject.digest()).await?.is_none() {
+                entry.artifact_type = Some(BUNDLE_MEDIA_TYPE.to_owned());
+                self.list_referrer(subject.digest(), entry).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a manifest to the list that stands in for the registry's own.
+    async fn list_referrer(
+        &self,
+        subject: &ManifestDigest,
+        entry: Descriptor,
+    ) -> Result<(), EndpointError> {
+        let mut manifests = self
+            .referrers_tag(subject)
+            .await?
+            .map_or_else(Vec::new, |index| index.manifests);
+        if manifests.iter().any(|known| known.digest == entry.digest) {
+            return Ok(());
+        }
+        manifests.push(entry);
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OciIndex,
+            "manifests": manifests,
+        });
+        self.put_made(&attachment_name(subject, "")?, &index).await
+    }
+
+    async fn put_made(&self, name: &ManifestName, document: &Value) -> Result<(), EndpointError> {
+        let bytes = document.to_string().into_bytes();
+        let document =
+            UnverifiedManifest::new(bytes.into(), None, None).verify(None, self.limits())?;
+        Ok(self.put_manifest(name, &document).await?)
+    }
+
+    async fn push_small(
+        &self,
+        descriptor: &Descriptor,
+        bytes: &Bytes,
+    ) -> Result<(), EndpointError> {
+        if !self.has_blob(descriptor).await? {
+            self.push_blob(descriptor, BlobStream::from_bytes(bytes.clone()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> &gantry_oci::Limits {
+        &self.registry.options().limits
+    }
+}
+
+/// The layer that a signature becomes.
+fn describe(signature: &SigstoreSignature) -> Descriptor {
+    let media_type = MediaType::from(signature.mime_type.as_str());
+    Descriptor {
+        annotations: signature.annotations.clone(),
+        ..Descriptor::of(media_type, &signature.payload)
+    }
+}
+
+fn attachment_name(digest: &ManifestDigest, suffix: &str) -> Result<ManifestName, RegistryError> {
+    let text = sigstore::attachment_tag(digest, suffix);
+    text.parse::<Tag>()
+        .map(ManifestName::Tag)
+        .map_err(|error| RegistryError::Malformed {
+            what: format!("name what is attached to {digest}"),
+            why: error.to_string(),
+        })
+}
