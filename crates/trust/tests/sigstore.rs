@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use gantry_oci::{Limits, ManifestDigest};
 use gantry_trust::sigstore::{
-    self, MakeVerifierError, ParseKeyError, Signer, SigstoreClaim, Verifier, attestation,
+    self, MakeVerifierError, ParseKeyError, PrivateKey, Signer, SigstoreClaim, Verifier,
+    attestation, sign,
 };
 use gantry_trust::{Reason, Refusal, SigstoreSignature};
 use serde_json::{Value, json};
@@ -434,4 +435,25 @@ fn keys_that_are_none_or_too_weak_make_no_verifier() {
         sigstore::LogKeys::parse(&[public_key("rsa")]),
         Err(MakeVerifierError::LogKey { number: 1, .. })
     ));
+}
+
+#[test]
+fn private_keys_of_cosign_sign_what_their_public_halves_verify() {
+    let now = SystemTime::now();
+    for name in ["p256", "p384", "p521", "rsa", "ed25519"] {
+        let file = std::fs::read(vectors().join(format!("{name}.key"))).unwrap();
+        let key = PrivateKey::parse(&file, Some(b"secret")).unwrap();
+        assert_eq!(key.public().to_pem().as_bytes(), public_key(name));
+        for signature in [
+            sign::attachment(&key, "registry.example/app:v1", &digest(), "test", now).unwrap(),
+            sign::bundle(&key, "registry.example/app:v1", &digest()).unwrap(),
+        ] {
+            let found = verify(&signature, &[name]).unwrap();
+            assert_eq!(found.claim.manifest_digest, digest());
+            let reference = found.claim.docker_reference.as_deref();
+            assert_eq!(reference, Some("registry.example/app:v1"));
+            assert!(verify(&signature, &[if name == "rsa" { "p256" } else { "rsa" }]).is_err());
+        }
+        assert!(PrivateKey::parse(&file, Some(b"wrong")).is_err());
+    }
 }

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
 
 /// Bytes in padded base64.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +17,12 @@ impl<'de> Deserialize<'de> for Base64 {
             .decode(text.as_bytes())
             .map(Self)
             .map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(&self.0))
     }
 }
 

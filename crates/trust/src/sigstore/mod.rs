@@ -33,6 +33,8 @@ pub mod key;
 mod log;
 mod payload;
 mod pem;
+pub mod private_key;
+pub mod sign;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -48,6 +50,7 @@ pub use dsse::{ENVELOPE_MEDIA_TYPE, IN_TOTO_PAYLOAD_TYPE};
 pub use key::{ParseKeyError, PublicKey};
 pub use payload::make_payload;
 pub use pem::PemError;
+pub use private_key::PrivateKey;
 
 use crate::claim::Claim;
 use crate::refusal::{Reason, Refusal};
