@@ -50,11 +50,25 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What sigstore's tools attach as layers of a manifest whose configuration
+/// pretends to be an image's.
+const ATTACHMENTS: [&str; 2] = [
+    "application/vnd.dev.cosign.simplesigning.v1+json",
+    "application/vnd.dsse.envelope.v1+json",
+];
+
 impl Manifest {
     /// Whether this describes a runnable image rather than an artifact.
     #[must_use]
     pub fn is_image(&self) -> bool {
-        self.config.media_type.is_image_config()
+        self.config.media_type.is_image_config() && !self.holds_attachments()
+    }
+
+    /// Whether every layer is a signature or an attestation: there is nothing
+    /// in it that anybody could unpack.
+    fn holds_attachments(&self) -> bool {
+        let is_attachment = |layer: &Descriptor| ATTACHMENTS.contains(&layer.media_type.as_str());
+        !self.layers.is_empty() && self.layers.iter().all(is_attachment)
     }
 
     /// The media type, stated or implied by the configuration's family.
@@ -356,6 +370,30 @@ mod tests {
         assert!(parse(&manifest, Some("application/json; charset=utf-8")).is_ok());
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{D}],"annotations":null}}"#);
         assert!(matches!(parse(&index, None), Ok(Document::Index(_))));
+    }
+
+    #[test]
+    fn a_manifest_of_attachments_only_is_no_image() {
+        let layer = |media_type: &str| {
+            let layer = D.replace("application/vnd.oci.image.config.v1+json", media_type);
+            assert_ne!(layer, D);
+            layer
+        };
+        let signature = layer(ATTACHMENTS[0]);
+        let tar = layer("application/vnd.oci.image.layer.v1.tar");
+        for (layers, image) in [
+            (String::new(), true),
+            (tar.clone(), true),
+            (format!("{tar},{signature}"), true),
+            (signature.clone(), false),
+            (format!("{signature},{}", layer(ATTACHMENTS[1])), false),
+        ] {
+            let text = format!(r#"{{"schemaVersion":2,"config":{D},"layers":[{layers}]}}"#);
+            let Ok(Document::Manifest(manifest)) = parse(&text, None) else {
+                panic!("{text}");
+            };
+            assert_eq!(manifest.is_image(), image, "{text}");
+        }
     }
 
     #[test]
