@@ -126,6 +126,7 @@ pub enum Command {
     StandaloneSign(commands::signature::standalone_sign::StandaloneSign),
     StandaloneVerify(commands::signature::standalone_verify::StandaloneVerify),
     ManifestDigest(commands::signature::manifest_digest::ManifestDigest),
+    GenerateSigstoreKey(commands::signature::generate_sigstore_key::GenerateSigstoreKey),
     #[command(subcommand)]
     Store(commands::store::StoreCommand),
     Tag(commands::image::tag::Tag),

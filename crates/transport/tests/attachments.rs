@@ -99,7 +99,7 @@ impl World {
     fn attach(&self, signatures: &[SigstoreSignature]) {
         block_on(
             self.repository()
-                .attach_signatures(&self.manifest, signatures),
+                .attach_signatures(self.manifest.digest(), signatures),
         )
         .unwrap();
     }

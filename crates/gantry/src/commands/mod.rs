@@ -39,6 +39,7 @@ pub fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::StandaloneSign(verb) => verb.run(),
         Command::StandaloneVerify(verb) => verb.run(),
         Command::ManifestDigest(verb) => verb.run(),
+        Command::GenerateSigstoreKey(verb) => verb.run(),
         Command::Store(command) => command.run(context),
         Command::Tag(verb) => verb.run(context),
         Command::Mount(verb) => verb.run(context),

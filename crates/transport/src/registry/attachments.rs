@@ -68,7 +68,7 @@ impl Repository {
     /// The registry's.
     pub async fn attach_signatures(
         &self,
-        subject: &ManifestBytes,
+        subject: &ManifestDigest,
         signatures: &[SigstoreSignature],
     ) -> Result<(), EndpointError> {
         let (bundles, attachments): (Vec<_>, Vec<_>) = signatures
@@ -222,11 +222,11 @@ impl Repository {
 
     async fn attach_under_tag(
         &self,
-        subject: &ManifestBytes,
+        subject: &ManifestDigest,
         suffix: &str,
         signatures: &[&SigstoreSignature],
     ) -> Result<(), EndpointError> {
-        let name = attachment_name(subject.digest(), suffix)?;
+        let name = attachment_name(subject, suffix)?;
         let (mut layers, mut config) = match self.manifest_if_any(&name).await? {
             None => (
                 Vec::new(),
@@ -296,14 +296,16 @@ impl Repository {
 
     async fn attach_bundles(
         &self,
-        subject: &ManifestBytes,
+        subject: &ManifestDigest,
         bundles: &[&SigstoreSignature],
     ) -> Result<(), EndpointError> {
         let mut known = Vec::new();
-        for entry in self.bundle_manifests(subject.digest()).await? {
-            self.read_bundle(subject.digest(), &entry, &mut known)
-                .await?;
+        for entry in self.bundle_manifests(subject).await? {
+            self.read_bundle(subject, &entry, &mut known).await?;
         }
+        let name = ManifestName::Digest(*subject);
+        let manifest = self.manifest(&name).await?;
+        let described = manifest.verify(Some(subject), self.limits())?.descriptor();
         let config = Descriptor::of(MediaType::OciEmpty, EMPTY_CONFIG);
         for bundle in bundles {
             if known.iter().any(|known| known.payload == bundle.payload) {
@@ -320,16 +322,16 @@ impl Repository {
                 "artifactType": BUNDLE_MEDIA_TYPE,
                 "config": config,
                 "layers": [layer],
-                "subject": subject.descriptor(),
+                "subject": described,
                 "annotations": sigstore::bundle_annotations(&bundle.payload),
             });
             let bytes = manifest.to_string().into_bytes();
             let mut entry = Descriptor::of(MediaType::OciManifest, &bytes);
             let name = ManifestName::Digest(ManifestDigest::from_digest(entry.digest));
             self.put_made(&name, &manifest).await?;
-            if self.referrers(subject.digest()).await?.is_none() {
+            if self.referrers(subject).await?.is_none() {
                 entry.artifact_type = Some(BUNDLE_MEDIA_TYPE.to_owned());
-                self.list_referrer(subject.digest(), entry).await?;
+                self.list_referrer(subject, entry).await?;
             }
         }
         Ok(())

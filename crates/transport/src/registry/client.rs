@@ -161,6 +161,11 @@ impl LookasidePlaces {
             .or(self.default.as_ref())
     }
 
+    /// Whether sigstore's signatures are attached in the registry.
+    pub(crate) fn attaches(&self, reference: &Reference) -> bool {
+        self.configured.uses_sigstore_attachments(reference)
+    }
+
     /// Where the signatures of a reference are written.
     pub(crate) fn writes(&self, reference: &Reference) -> Option<&Base> {
         self.configured.staging(reference).or(self.default.as_ref())

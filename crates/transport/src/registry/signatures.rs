@@ -5,6 +5,8 @@
 //! extension that it announces. Other readers look into one of the two; we read
 //! both, so that switching on the one hides nothing in the other. Written is
 //! to the registry if it keeps signatures, and to the lookaside otherwise.
+//! Sigstore's signatures are attached in the registry, where `registries.d`
+//! says so, and are read in addition.
 //!
 //! # Source
 //! containers/image "signature-protocols": lookaside and
@@ -21,7 +23,7 @@ use gantry_oci::{
     Algorithm, Digest, Kind, Limits, ManifestDigest, Reference, Repository as RepositoryName,
 };
 use gantry_trust::lookaside::{self, Base};
-use gantry_trust::{Reason, Refusal, StoredSignature};
+use gantry_trust::{Reason, Refusal, SigstoreSignature, StoredSignature};
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use reqwest::Url;
@@ -82,6 +84,14 @@ pub(super) async fn read(
         read_lookaside(place, base, &below, &mut found).await?;
         read.push((base, below));
     }
+    if [reference, &here]
+        .into_iter()
+        .any(|name| places.attaches(name))
+    {
+        for signature in place.attached_signatures(digest).await? {
+            found.add(StoredSignature::Sigstore(signature).to_stored())?;
+        }
+    }
     Ok(found.signatures)
 }
 
@@ -134,6 +144,30 @@ fn blob(stored: Bytes) -> SignatureBlob {
             bytes: stored,
         },
     }
+}
+
+/// Simple signatures, and those of sigstore.
+fn sorted(
+    reference: &Reference,
+    signatures: &[SignatureBlob],
+) -> Result<(Vec<SignatureBlob>, Vec<SigstoreSignature>), EndpointError> {
+    let (mut simple, mut attached) = (Vec::new(), Vec::new());
+    for signature in signatures {
+        match StoredSignature::parse(&signature.bytes) {
+            Ok(StoredSignature::Simple(_)) => simple.push(signature.clone()),
+            Ok(StoredSignature::Sigstore(signature)) => attached.push(signature),
+            Err(_) => {
+                return Err(EndpointError::new(
+                    Kind::Unsupported,
+                    format!(
+                        "push a signature of format {} to {reference}: it has no place there",
+                        super::error::printable(&signature.format)
+                    ),
+                ));
+            }
+        }
+    }
+    Ok((simple, attached))
 }
 
 async fn read_lookaside(
@@ -235,20 +269,22 @@ pub(super) async fn write(
     digest: &ManifestDigest,
     signatures: &[SignatureBlob],
 ) -> Result<(), EndpointError> {
-    for signature in signatures {
-        if !matches!(
-            StoredSignature::parse(&signature.bytes),
-            Ok(StoredSignature::Simple(_))
-        ) {
+    let (simple, attached) = sorted(reference, signatures)?;
+    if !attached.is_empty() {
+        if !repository.registry.options().lookaside.attaches(reference) {
             return Err(EndpointError::new(
                 Kind::Unsupported,
                 format!(
-                    "push a signature of format {} to {reference}: only simple signatures have a place there",
-                    super::error::printable(&signature.format)
+                    "attach sigstore signatures to {reference}: registries.d does not say use-sigstore-attachments: true"
                 ),
             ));
         }
+        repository.attach_signatures(digest, &attached).await?;
     }
+    if simple.is_empty() {
+        return Ok(());
+    }
+    let signatures = &simple[..];
     let options = repository.registry.options();
     let asked = repository
         .registry

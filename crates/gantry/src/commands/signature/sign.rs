@@ -10,7 +10,7 @@ use gantry_store::{ImageName as StoreName, Pointer, Store};
 use gantry_transport::registry::{RegistryDestination, add_to_lookaside};
 use gantry_transport::{ImageName, ParseNameError};
 
-use super::signers::{SignersArgs, SimpleSigning};
+use super::signers::{SignersArgs, Signing};
 use crate::commands::image::endpoint::{PlainArgs, Side};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -19,7 +19,7 @@ use crate::{lookup, network, output};
 /// Sign images that a registry or the local store has.
 ///
 /// The signature goes where readers look for it: into the registry if it keeps signatures, else into the directory that
-/// registries.d names for it; for an image of the store, beside it. Of an index, the index and each of its images are
+/// registries.d names for it; sigstore signatures are attached to the image in the registry; for an image of the store, beside it. Of an index, the index and each of its images are
 /// signed. Several keys make several signatures.
 #[derive(Debug, clap::Args)]
 pub struct Sign {
@@ -46,7 +46,7 @@ impl Sign {
         if self.signers.is_empty() {
             return Err(Failure::message(
                 Kind::InvalidInput,
-                "sign with no key: name one with --sign-by or --sign-by-key-file",
+                "sign with no key: name one with --sign-by, --sign-by-key-file or --sign-by-sigstore-private-key",
             ));
         }
         let side = self.side.clone().resolve()?;
@@ -54,7 +54,7 @@ impl Sign {
         for image in &self.images {
             let name = place_of(image)?;
             let place = reference_of(&name, context, &side)?;
-            let signing = SimpleSigning {
+            let signing = Signing {
                 signers: signers.clone(),
                 reference: self.signers.identity(place.as_ref())?,
             };
@@ -66,7 +66,7 @@ impl Sign {
 
     fn sign(
         &self,
-        signing: &SimpleSigning,
+        signing: &Signing,
         name: ImageName,
         side: &Side,
         context: &Context,

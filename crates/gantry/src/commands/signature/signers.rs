@@ -11,6 +11,7 @@ use gantry_oci::{Kind, Limits, ManifestDigest, Reference};
 use gantry_transport::copy::Sign;
 use gantry_trust::StoredSignature;
 use gantry_trust::sign::Signer;
+use gantry_trust::sigstore::{PrivateKey, SigningParams, sign as sigstore_sign};
 use gantry_trust::simple::make_payload;
 
 use crate::exit::Failure;
@@ -27,7 +28,16 @@ pub struct SignersArgs {
     /// Sign with the secret OpenPGP key in this file
     #[arg(long, value_name = "FILE")]
     sign_by_key_file: Vec<PathBuf>,
-    /// The passphrase of these keys is the first line of this file [default: the GnuPG agent asks]
+    /// Sign with the sigstore private key in this file, as cosign does
+    #[arg(long, alias = "key", value_name = "FILE")]
+    sign_by_sigstore_private_key: Vec<PathBuf>,
+    /// Sign with the sigstore private key that this file of parameters names
+    #[arg(long, value_name = "PARAMS")]
+    sign_by_sigstore: Vec<PathBuf>,
+    /// Make sigstore signatures as bundles, which cosign 3 reads, rather than as attachments
+    #[arg(long, alias = "bundle")]
+    sign_bundle: bool,
+    /// The passphrase of these keys is the first line of this file [default: the GnuPG agent asks; $COSIGN_PASSWORD]
     #[arg(long, value_name = "FILE")]
     sign_passphrase_file: Option<PathBuf>,
     /// Sign for this reference, rather than for the one where the image is
@@ -39,7 +49,10 @@ impl SignersArgs {
     /// Whether nobody signs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sign_by.is_empty() && self.sign_by_key_file.is_empty()
+        self.sign_by.is_empty()
+            && self.sign_by_key_file.is_empty()
+            && self.sign_by_sigstore_private_key.is_empty()
+            && self.sign_by_sigstore.is_empty()
     }
 
     /// The reference that is signed for, if the image is at `place`.
@@ -63,7 +76,7 @@ impl SignersArgs {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn signers(&self) -> Result<Vec<Signer>, Failure> {
+    pub fn signers(&self) -> Result<Signers, Failure> {
         let passphrase = self.sign_passphrase_file.as_deref().map(first_line);
         let passphrase = passphrase.transpose()?;
         let mut signers: Vec<Signer> = self
@@ -77,7 +90,32 @@ impl SignersArgs {
                 passphrase: passphrase.clone(),
             });
         }
-        Ok(signers)
+        Ok(Signers {
+            simple: signers,
+            sigstore: self.sigstore_keys(passphrase.as_deref())?.into(),
+            bundle: self.sign_bundle,
+        })
+    }
+
+    fn sigstore_keys(&self, passphrase: Option<&str>) -> Result<Vec<PrivateKey>, Failure> {
+        let mut keys = Vec::new();
+        for path in &self.sign_by_sigstore_private_key {
+            keys.push(private_key(path, passphrase)?);
+        }
+        for path in &self.sign_by_sigstore {
+            let text = String::from_utf8_lossy(&read(path)?).into_owned();
+            let params = SigningParams::parse(&text).map_err(|error| {
+                Failure::from(error).context(format!("read {}", path.display()))
+            })?;
+            let own = params
+                .private_key_passphrase_file
+                .as_deref()
+                .map(first_line);
+            let own = own.transpose()?;
+            let passphrase = own.as_deref().or(passphrase);
+            keys.push(private_key(&params.private_key_file, passphrase)?);
+        }
+        Ok(keys)
     }
 
     /// The same for the copy engine; nobody if no key was named.
@@ -88,12 +126,34 @@ impl SignersArgs {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        let simple = SimpleSigning {
+        let signing = Signing {
             signers: self.signers()?,
             reference: self.identity(place)?,
         };
-        Ok(vec![Arc::new(simple)])
+        Ok(vec![Arc::new(signing)])
     }
+}
+
+/// The keys of all kinds.
+#[derive(Debug, Clone)]
+pub struct Signers {
+    simple: Vec<Signer>,
+    sigstore: Arc<[PrivateKey]>,
+    /// Whether sigstore signatures are made as bundles.
+    bundle: bool,
+}
+
+/// What cosign's users keep a passphrase in.
+#[must_use]
+pub fn sigstore_passphrase() -> Option<String> {
+    std::env::var("COSIGN_PASSWORD").ok()
+}
+
+fn private_key(path: &Path, passphrase: Option<&str>) -> Result<PrivateKey, Failure> {
+    let environment = sigstore_passphrase();
+    let passphrase = passphrase.or(environment.as_deref());
+    PrivateKey::parse(&read(path)?, passphrase.map(str::as_bytes))
+        .map_err(|error| Failure::from(error).context(format!("read {}", path.display())))
 }
 
 /// A key of the user's GnuPG home.
@@ -160,8 +220,48 @@ impl SimpleSigning {
     }
 }
 
+/// Signing of manifests for one reference, in every way that was asked for.
+#[derive(Debug)]
+pub struct Signing {
+    /// Who signs; each makes a signature.
+    pub signers: Signers,
+    /// What is signed for.
+    pub reference: Reference,
+}
+
+impl Signing {
+    /// Signs a manifest by its digest.
+    ///
+    /// # Errors
+    /// A signer makes no signature.
+    pub fn sign_digest(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        let simple = SimpleSigning {
+            signers: self.signers.simple.clone(),
+            reference: self.reference.clone(),
+        };
+        let mut signatures = simple.sign_digest(digest)?;
+        let reference = self.reference.to_string();
+        for key in &*self.signers.sigstore {
+            let made = if self.signers.bundle {
+                sigstore_sign::bundle(key, &reference, digest)
+            } else {
+                sigstore_sign::attachment(key, &reference, digest, CREATOR, SystemTime::now())
+            };
+            let signature = made.map_err(|error| {
+                let what = format!("sign {digest} as {reference}");
+                EndpointError::with_source(error.kind(), what, error)
+            })?;
+            signatures.push(StoredSignature::Sigstore(signature).to_blob());
+        }
+        Ok(signatures)
+    }
+}
+
 #[async_trait]
-impl Sign for SimpleSigning {
+impl Sign for Signing {
     async fn sign(&self, manifest: &ManifestBytes) -> Result<Vec<SignatureBlob>, EndpointError> {
         // A person may be asked for a passphrase; nothing else is to do meanwhile.
         self.sign_digest(manifest.digest())
