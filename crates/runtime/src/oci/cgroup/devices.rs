@@ -3,7 +3,7 @@
 //!
 //! Each access (read, write, make the node) is decided by itself: by the last rule that names the device and the access,
 //! and refused where there is none. After the document's rules come those for the devices that every container has. The
-//! kernel's own lists mean the same except in one corner, which [`version_1`] refuses to paper over.
+//! kernel's own lists mean the same except in one corner, which `version_1` refuses to paper over.
 //!
 //! # Source
 //! runtime-spec "Allowed Device List"; `Documentation/admin-guide/cgroup-v1/devices.rst`, `cgroup-v2.rst` "Device controller".

@@ -9,7 +9,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`host`] | which hierarchies are mounted, and where this process is in them |
-//! | [`plan`] | from a document to groups and settings |
+//! | [`mod@plan`] | from a document to groups and settings |
 //! | `version_1`, `version_2` | what a limit is called there, and conversions between the two |
 //! | [`devices`] | device rules as version 1's lists and as programs for version 2 |
 //! | [`group`] | a container's groups, alive |
