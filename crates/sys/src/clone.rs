@@ -116,6 +116,9 @@ pub struct CloneRequest<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Make it a sibling, a child of our own parent.
     pub sibling: bool,
+    /// What of ours it does not keep: our end of what it hears us through, or it never notices that we
+    /// are gone.
+    pub closed: Option<BorrowedFd<'a>>,
 }
 
 /// A process that was made.
@@ -157,6 +160,12 @@ pub fn clone_process(request: &CloneRequest<'_>, body: impl FnOnce() -> u8) -> R
     }
     .call("clone3", || format!("{:#x}", request.new.0))?;
     let Some(pid) = Pid::from_raw(pid) else {
+        if let Some(ours) = request.closed {
+            // JUSTIFICATION: the descriptor's owner is a value of the parent's.
+            // SAFETY: the child's table is its own, and its copy of the owner is never dropped: it
+            // ends by `exit_now`.
+            unsafe { libc::close(ours.as_raw_fd()) };
+        }
         exit_now(body())
     };
     // SAFETY: the kernel made this descriptor for us in the call that answered `pid`.

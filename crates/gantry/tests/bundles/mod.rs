@@ -128,6 +128,24 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// No process of a runtime's stays for whoever reaps orphans; one that has just lost its runtime may take a moment.
+    pub fn assert_nobody_left(&self) {
+        let root = self.root();
+        let left = || {
+            let commands = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+                let path = entry.ok()?.path().join("cmdline");
+                let text = String::from_utf8(fs::read(path).ok()?).ok()?;
+                text.contains(root.to_str()?).then_some(text)
+            });
+            commands.collect::<Vec<_>>()
+        };
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !left().is_empty() && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(left(), Vec::<String>::new());
+    }
+
     /// No container, no mount, no control group of one.
     pub fn assert_nothing_left(&self) {
         let left: Vec<_> = fs::read_dir(self.root()).map_or_else(

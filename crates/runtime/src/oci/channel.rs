@@ -45,6 +45,12 @@ pub(super) enum FromInit {
 #[derive(Debug)]
 pub(super) struct Control(OwnedFd);
 
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Init's end.
 #[derive(Debug)]
 pub(super) struct Channel(OwnedFd);

@@ -20,7 +20,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::cgroup::Cgroup;
-use super::channel::{self, Channel, FromInit, ToInit};
+use super::channel::{self, Channel, Control, FromInit, ToInit};
 use super::confine::{self, Program};
 use super::error::{Doing as _, RuntimeError};
 use super::filter;
@@ -146,7 +146,7 @@ pub fn exec(
         status,
     };
     not_dumpable()?;
-    let child = target.clone_into(assignment)?;
+    let child = target.clone_into(assignment, &control)?;
     let outcome = place(&child, groups.as_ref(), options, &plan, &control, &agent);
     if let Err(error) = outcome {
         // It may have ended by itself.
@@ -256,7 +256,11 @@ impl Target {
     }
 
     /// Clones into the container's pid and time namespaces, which only children are in.
-    fn clone_into(&self, assignment: Assignment<'_>) -> Result<Child, RuntimeError> {
+    fn clone_into(
+        &self,
+        assignment: Assignment<'_>,
+        control: &Control,
+    ) -> Result<Child, RuntimeError> {
         let doing = || format!("enter the namespaces of process {}", self.pid);
         let has_users = self.kinds.contains(Namespace::User);
         let for_children = if has_users {
@@ -277,8 +281,11 @@ impl Target {
             rest = self.without(&[Namespace::Pid, Namespace::Time]);
         }
         let process = &self.process;
-        clone::clone_process(&CloneRequest::default(), || run(assignment, process, rest))
-            .doing(doing)
+        let request = CloneRequest {
+            closed: Some(control.as_fd()),
+            ..CloneRequest::default()
+        };
+        clone::clone_process(&request, || run(assignment, process, rest)).doing(doing)
     }
 }
 

@@ -337,7 +337,7 @@ fn make(
     if !facts.rootless {
         not_dumpable()?;
     }
-    let child = clone_init(plan, joined, assignment, undo.cgroup.as_ref())?;
+    let child = clone_init(plan, joined, assignment, undo.cgroup.as_ref(), &control)?;
     record.pid = child.pid.as_raw_nonzero().get().unsigned_abs();
     undo.child = Some(child);
     if let Some(groups) = &mut undo.cgroup {
@@ -462,6 +462,7 @@ fn clone_init(
     joined: Vec<(Namespace, OwnedFd)>,
     mut assignment: Assignment<'_>,
     groups: Option<&Groups>,
+    control: &Control,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
     let users_joined = plan.namespaces.is_joined(Namespace::User);
@@ -475,7 +476,7 @@ fn clone_init(
         }
     }
     if users_joined {
-        return super::middle::clone_in_users(plan, rest, assignment);
+        return super::middle::clone_in_users(plan, rest, assignment, control);
     }
     assignment.joined = rest;
     let own_time = plan.namespaces.is_private(Namespace::Time) && !assignment.makes_clocks;
@@ -483,6 +484,7 @@ fn clone_init(
         new: plan.namespaces.cloned(),
         cgroup: groups.and_then(Groups::clone_target),
         sibling: false,
+        closed: Some(control.as_fd()),
     };
     let go = || clone::clone_process(&request, || init::run(assignment)).doing(doing);
     let go = || {

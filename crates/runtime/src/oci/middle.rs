@@ -7,11 +7,12 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use gantry_sys::clone::{self, Child, CloneRequest, Namespace};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
+use super::channel::Control;
 use super::error::{Doing as _, RuntimeError};
 use super::init::{self, Assignment};
 use super::plan::Plan;
@@ -20,6 +21,7 @@ pub(super) fn clone_in_users(
     plan: &Plan,
     joined: Vec<(Namespace, OwnedFd)>,
     mut assignment: Assignment<'_>,
+    control: &Control,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
     let (reader, writer) =
@@ -33,6 +35,7 @@ pub(super) fn clone_in_users(
         new: plan.namespaces.cloned(),
         cgroup: None,
         sibling: true,
+        closed: Some(control.as_fd()),
     };
     let middle = clone::clone_process(&CloneRequest::default(), move || {
         let outcome = before
