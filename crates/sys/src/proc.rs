@@ -10,6 +10,8 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// Most files of a process are shorter.
+const READ_BYTES: usize = 4096;
 
 /// What the kernel says of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl Proc {
             other => other,
         }
         .call("openat2", || describe_name(path.as_bytes()))?;
-        let mut text = String::new();
+        // These files do not know their length, and asking for a little each time makes the kernel write it anew.
+        let mut text = String::with_capacity(READ_BYTES);
         std::fs::File::from(file)
             .read_to_string(&mut text)
             .map_err(|error| {

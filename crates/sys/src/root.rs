@@ -142,11 +142,32 @@ impl RootDir {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
                 Err(Errno::NOSYS) => WITHOUT_OPENAT2.store(true, Ordering::Relaxed),
-                Err(Errno::NOENT | Errno::AGAIN) => {}
+                Err(Errno::NOENT) => {
+                    if let Some(made) = self.make_last(path, kind, resolve) {
+                        return Ok(made);
+                    }
+                }
+                Err(Errno::AGAIN) => {}
                 other => return other.map_err(|errno| self.failed("openat2", path, errno)),
             }
         }
         self.make_target(path, kind, no_symlinks)
+    }
+
+    /// Makes the last name of a path whose directory is there: what is missing more often than not. `None` where more
+    /// is needed, or something stands in the way.
+    fn make_last(&self, path: &[u8], kind: TargetKind, resolve: ResolveFlags) -> Option<OwnedFd> {
+        let at = path.iter().rposition(|byte| *byte == b'/')?;
+        let name = checked_name(&path[at + 1..]).ok()?;
+        let parent = if at == 0 { b"/" } else { &path[..at] };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::openat2(&self.fd, parent, flags, Mode::empty(), resolve).ok()?;
+        make_one(parent.as_fd(), name, kind).ok()?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&parent, name, flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&made).ok()?;
+        // Somebody may have put something else there in between.
+        (FileType::from_raw_mode(stat.st_mode) != FileType::Symlink).then_some(made)
     }
 
     fn make_target(&self, path: &[u8], kind: TargetKind, no_symlinks: bool) -> Result<OwnedFd> {
@@ -165,14 +186,12 @@ impl RootDir {
             let failed = |call, errno| SysError::new(call, one(dir, &name), errno);
             let mut opened = rustix::fs::openat(dir, name.as_slice(), step, Mode::empty());
             if matches!(opened, Err(Errno::NOENT)) {
-                let made = if rest.is_empty() && kind == TargetKind::File {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    rustix::fs::openat(dir, name.as_slice(), flags, Mode::from_raw_mode(0o644))
-                        .map(drop)
+                let kind = if rest.is_empty() {
+                    kind
                 } else {
-                    rustix::fs::mkdirat(dir, name.as_slice(), Mode::from_raw_mode(0o755))
+                    TargetKind::Directory
                 };
-                match made {
+                match make_one(dir, &name, kind) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(errno) => return Err(failed("mkdirat", errno)),
                 }
@@ -354,6 +373,17 @@ impl RootDir {
 impl AsFd for RootDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Makes what a mount needs to lie on, where nothing is.
+fn make_one(dir: BorrowedFd<'_>, name: &[u8], kind: TargetKind) -> rustix::io::Result<()> {
+    match kind {
+        TargetKind::Directory => rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)),
+        TargetKind::File => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        }
     }
 }
 
