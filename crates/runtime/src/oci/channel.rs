@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  runtime                       init
-//!     ── Placed ─────────────────►       it has its ids and its control group, and this pid
+//!     ── Placed ─────────────────►       all is done that only the runtime can do for it, and this is its pid
 //!     ◄───────────── Prepared ──         only if the runtime has hooks to run now
 //!     ── GoOn ───────────────────►
 //!     ◄──────────────── Ready ──         only of `create`: it waits for `start`
@@ -74,12 +74,27 @@ impl Control {
         }
     }
 
+    /// Why init has ended, if it has and said so.
+    pub(super) fn reason_of_end(&self) -> Option<String> {
+        match self.take(true) {
+            Ok(FromInit::Failed(sentence)) => Some(sentence),
+            _ => None,
+        }
+    }
+
+    /// Waits for what init says next.
     pub(super) fn receive(&self) -> Result<FromInit, SysError> {
+        self.take(false)
+    }
+
+    fn take(&self, nonblocking: bool) -> Result<FromInit, SysError> {
         let mut buffer = vec![0; MESSAGE_MAX_BYTES];
-        let (length, mut fds) = match socket::receive(&self.0, &mut buffer, false) {
-            Err(error) if error.is(Errno::CONNRESET) => return Ok(FromInit::Closed),
-            other => other?,
-        };
+        let mut received = socket::receive(&self.0, &mut buffer, nonblocking);
+        if matches!(&received, Err(error) if error.is(Errno::CONNRESET)) {
+            // Init ended before it heard what it was told last; the kernel says so once, before what init said.
+            received = socket::receive(&self.0, &mut buffer, nonblocking);
+        }
+        let (length, mut fds) = received?;
         Ok(match buffer[..length].split_first() {
             None => FromInit::Closed,
             Some((b'P', _)) => FromInit::Prepared,
@@ -152,6 +167,7 @@ mod tests {
         control.send(ToInit::GoOn).unwrap();
         assert_eq!(channel.wait_placed().unwrap(), 7);
         channel.wait_go_on().unwrap();
+        assert_eq!(control.reason_of_end(), None);
         channel.ready().unwrap();
         channel.failed(&"x".repeat(1 << 20));
         assert!(matches!(control.receive().unwrap(), FromInit::Ready));
@@ -159,9 +175,25 @@ mod tests {
             panic!("no failure");
         };
         assert_eq!(text.len(), MESSAGE_MAX_BYTES - 1);
+        channel.failed("over");
+        assert_eq!(control.reason_of_end().as_deref(), Some("over"));
         drop(channel);
+        assert_eq!(control.reason_of_end(), None);
         assert!(matches!(control.receive().unwrap(), FromInit::Closed));
         assert!(control.send(ToInit::GoOn).is_ok());
+    }
+
+    #[test]
+    fn what_init_said_is_heard_although_it_heard_nothing() {
+        let (control, channel) = pair().unwrap();
+        control.send(ToInit::Placed(7)).unwrap();
+        channel.failed("no such mount");
+        drop(channel);
+        let FromInit::Failed(text) = control.receive().unwrap() else {
+            panic!("no failure");
+        };
+        assert_eq!(text, "no such mount");
+        assert!(matches!(control.receive().unwrap(), FromInit::Closed));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::Hooks;
+
 use super::error::{Doing as _, RuntimeError};
 use super::groups::Groups;
 use super::hooks;
@@ -44,7 +46,12 @@ pub fn delete(context: &Context<'_>, id: &str, force: bool) -> Result<(), Runtim
             });
         }
     }
-    remove(context, state, &record)
+    let spec = state
+        .config()
+        .ok()
+        .and_then(|bytes| parse_document(&bytes).ok());
+    let hooks = spec.as_ref().and_then(|spec| spec.hooks().as_ref());
+    remove(context, state, &record, hooks)
 }
 
 /// Removes what is kept of a container whose processes have ended, and runs its last hooks.
@@ -52,19 +59,15 @@ pub(super) fn remove(
     context: &Context<'_>,
     state: StateDir,
     record: &Record,
+    hooks: Option<&Hooks>,
 ) -> Result<(), RuntimeError> {
-    let hooks = state
-        .config()
-        .ok()
-        .and_then(|bytes| parse_document(&bytes).ok())
-        .and_then(|spec| spec.hooks().as_ref()?.poststop().clone());
-    if let Some(groups) = Groups::from_record(record)? {
+    if let Some(groups) = Groups::remembered(record)? {
         groups.delete()?;
     }
     state.remove()?;
-    if let Some(list) = hooks {
+    if let Some(list) = hooks.and_then(|hooks| hooks.poststop().as_ref()) {
         let bytes = state_bytes(record, Status::Stopped)?;
-        for sentence in hooks::run_all("poststop", Some(&list), &bytes) {
+        for sentence in hooks::run_all("poststop", Some(list), &bytes) {
             (context.warn)(&sentence);
         }
     }

@@ -2,15 +2,15 @@
 //! `exec`: one more process in a container that runs.
 //!
 //! ```text
-//! state ─ pidfd of init, its start time compared ─ control group ─ pid namespace for children ─ clone
-//!   child: user namespace, then all others in one step ─ limits, identity, filter ─ program
+//! state ─ pidfd of init, its start time compared ─ pid namespace for children ─ clone
+//!   child: control groups ─ user namespace, then all others in one step ─ limits, identity, filter ─ program
 //! ```
 //!
 //! From the moment at which the child is in the container's pid namespace, others there can see it: it is
 //! not dumpable, runs from a sealed file, holds no descriptor of the host that the kernel would let
 //! them take, and becomes the program by the same steps as init does.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use gantry_sys::clone::{self, Child, CloneRequest, Namespace, NamespaceSet};
@@ -19,7 +19,7 @@ use gantry_sys::{Errno, task};
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Doors, Entrance};
 use super::channel::{self, Channel, Control, FromInit, ToInit};
 use super::confine::{self, Program};
 use super::error::{Doing as _, RuntimeError};
@@ -123,8 +123,14 @@ pub fn exec(
     let deny_groups = target.kinds.contains(Namespace::User)
         && std::fs::read_to_string(format!("/proc/{}/setgroups", record.pid))
             .is_ok_and(|text| text.trim() == "deny");
+    let entrance = match &groups {
+        Some(groups) => groups.entrance(options.cgroup.as_deref())?,
+        None => Entrance::Told,
+    };
+    let (group, doors) = entrance.split();
     let assignment = Assignment {
         plan: &plan,
+        doors,
         filter: filter::compile(spec)?,
         channel,
         console,
@@ -146,8 +152,8 @@ pub fn exec(
         status,
     };
     not_dumpable()?;
-    let child = target.clone_into(assignment, &control)?;
-    let outcome = place(&child, groups.as_ref(), options, &plan, &control, &agent);
+    let child = target.clone_into(assignment, group.as_ref(), &control)?;
+    let outcome = follow(&child, options, &plan, &control, &agent);
     if let Err(error) = outcome {
         // It may have ended by itself.
         gantry_sys::signal::send(&child.pidfd, 9).ok();
@@ -160,25 +166,18 @@ pub fn exec(
     }
 }
 
-fn place(
+/// Does what only the runtime can, then answers the process until it is its program.
+fn follow(
     child: &Child,
-    groups: Option<&Cgroup>,
     options: &ExecOptions,
     plan: &ProcessPlan,
     control: &channel::Control,
     agent: &Agent<'_>,
 ) -> Result<(), RuntimeError> {
     let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
-    if let Some(groups) = groups {
-        groups.join_below(pid, options.cgroup.as_deref())?;
-    }
-    if let Some(score) = plan.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
-            .doing(|| format!("set the OOM score to {score}"))?;
-    }
-    if let Some(path) = &options.pid_file {
-        state::write_pid_file(path, pid)?;
-    }
+    // It works meanwhile: if it has ended, nothing else can be done with it, and it has said why.
+    settle(pid, options, plan)
+        .map_err(|error| control.reason_of_end().map_or(error, RuntimeError::Init))?;
     control
         .send(ToInit::Placed(pid))
         .doing(|| "talk to the process")?;
@@ -189,6 +188,16 @@ fn place(
             FromInit::Listener(listener) => agent.hand_over(pid, &listener)?,
             FromInit::Prepared | FromInit::Ready => {}
         }
+    }
+}
+
+fn settle(pid: u32, options: &ExecOptions, plan: &ProcessPlan) -> Result<(), RuntimeError> {
+    if let Some(score) = plan.oom_score_adj {
+        super::launch::set_oom_score(pid, score)?;
+    }
+    match &options.pid_file {
+        Some(path) => state::write_pid_file(path, pid),
+        None => Ok(()),
     }
 }
 
@@ -259,6 +268,7 @@ impl Target {
     fn clone_into(
         &self,
         assignment: Assignment<'_>,
+        group: Option<&OwnedFd>,
         control: &Control,
     ) -> Result<Child, RuntimeError> {
         let doing = || format!("enter the namespaces of process {}", self.pid);
@@ -283,6 +293,7 @@ impl Target {
         let process = &self.process;
         let request = CloneRequest {
             closed: Some(control.as_fd()),
+            cgroup: group.map(AsFd::as_fd),
             ..CloneRequest::default()
         };
         clone::clone_process(&request, || run(assignment, process, rest)).doing(doing)
@@ -292,6 +303,8 @@ impl Target {
 /// What the new process is given.
 struct Assignment<'a> {
     plan: &'a ProcessPlan,
+    /// The control groups that this process enters by itself.
+    doors: Option<Doors>,
     filter: Option<seccomp::Program>,
     channel: Channel,
     console: Option<OwnedFd>,
@@ -302,8 +315,8 @@ struct Assignment<'a> {
     id: &'a str,
 }
 
-fn run(assignment: Assignment<'_>, process: &OwnedFd, kinds: NamespaceSet) -> u8 {
-    let error = match steps(&assignment, process, kinds) {
+fn run(mut assignment: Assignment<'_>, process: &OwnedFd, kinds: NamespaceSet) -> u8 {
+    let error = match steps(&mut assignment, process, kinds) {
         Ok(program) => program.execute(),
         Err(error) => error,
     };
@@ -312,15 +325,14 @@ fn run(assignment: Assignment<'_>, process: &OwnedFd, kinds: NamespaceSet) -> u8
 }
 
 fn steps(
-    given: &Assignment<'_>,
+    given: &mut Assignment<'_>,
     process: &OwnedFd,
     kinds: NamespaceSet,
 ) -> Result<Program, RuntimeError> {
     let plan = given.plan;
-    given
-        .channel
-        .wait_placed()
-        .doing(|| "wait for the runtime")?;
+    if let Some(doors) = given.doors.take() {
+        doors.enter()?;
+    }
     if !kinds.is_empty() {
         clone::join_process(process, kinds).doing(|| "join the container's namespaces")?;
     }
@@ -363,6 +375,10 @@ fn steps(
     let mut extra = given.extra_env.clone();
     extra.extend(confine::home(plan));
     let program = Program::new(plan, path, extra)?;
+    given
+        .channel
+        .wait_placed()
+        .doing(|| "wait for the runtime")?;
     task::close_on_exec_from(3 + given.preserve_fds).doing(|| "close descriptors")?;
     filter::confine(
         plan,

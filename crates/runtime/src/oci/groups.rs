@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The container's control groups, as the verbs need them.
 
-use std::os::fd::BorrowedFd;
-
 use oci_spec::runtime::Spec;
+use serde::Deserialize as _;
 
-use super::cgroup::{self, Cgroup, CgroupPlan, CgroupState, HostCgroups};
+use super::cgroup::{self, Cgroup, CgroupPlan, CgroupState, Entrance, HostCgroups};
 use super::error::{Doing as _, RuntimeError};
 use super::launch::Context;
 use super::plan::Facts;
@@ -54,38 +53,46 @@ impl Groups {
     }
 
     /// What is remembered of a container's groups.
-    pub(super) fn from_record(record: &Record) -> Result<Option<Cgroup>, RuntimeError> {
+    pub(super) fn remembered(record: &Record) -> Result<Option<CgroupState>, RuntimeError> {
         let Some(state) = &record.cgroup else {
             return Ok(None);
         };
-        let state: CgroupState = serde_json::from_value(state.clone())
+        let state = CgroupState::deserialize(state)
             .map_err(std::io::Error::from)
             .doing(|| "read what is known of the control groups")?;
-        if state.groups.is_empty() && state.unit.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Cgroup::open(&state)?))
+        let is_none = state.groups.is_empty() && state.unit.is_none();
+        Ok((!is_none).then_some(state))
     }
 
-    /// Where a clone can begin its life.
-    pub(super) fn clone_target(&self) -> Option<BorrowedFd<'_>> {
+    /// The same, found again.
+    pub(super) fn from_record(record: &Record) -> Result<Option<Cgroup>, RuntimeError> {
+        Ok(Self::remembered(record)?
+            .map(|state| Cgroup::open(&state))
+            .transpose()?)
+    }
+
+    /// The way of the first process into them.
+    pub(super) fn entrance(&self) -> Result<Entrance, RuntimeError> {
         match self {
-            Self::Made(cgroup) => cgroup.clone_target(),
-            Self::Planned(_) => None,
+            Self::Made(cgroup) => Ok(cgroup.entrance(None)?),
+            Self::Planned(_) => Ok(Entrance::Told),
         }
     }
 
-    /// Puts the first process into them; says what was done without.
-    pub(super) fn join(&mut self, pid: u32, warn: &dyn Fn(&str)) -> Result<(), RuntimeError> {
-        let Self::Made(cgroup) = self else {
-            return Ok(());
-        };
-        // Where it was cloned into them it is there already.
-        if cgroup.clone_target().is_none() {
-            cgroup.join(pid)?;
+    /// Puts the first process into those that it cannot enter itself.
+    pub(super) fn join(&mut self, pid: u32) -> Result<(), RuntimeError> {
+        match self {
+            Self::Made(cgroup) => Ok(cgroup.join(pid)?),
+            Self::Planned(_) => Ok(()),
         }
-        cgroup.notes.iter().for_each(|note| warn(note));
-        Ok(())
+    }
+
+    /// What is done without.
+    pub(super) fn notes(&self) -> &[String] {
+        match self {
+            Self::Made(cgroup) => &cgroup.notes,
+            Self::Planned(_) => &[],
+        }
     }
 
     pub(super) fn delete(&self) -> Result<(), RuntimeError> {

@@ -18,6 +18,7 @@ use gantry_sys::{Errno, socket, task};
 use oci_spec::runtime::Hooks;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::cgroup::Doors;
 use super::channel::Channel;
 use super::confine::{self, Program};
 use super::error::{Doing as _, RuntimeError};
@@ -33,6 +34,10 @@ pub(super) struct Assignment<'a> {
     pub hooks: Option<&'a Hooks>,
     pub record: Record,
     pub channel: Channel,
+    /// The control groups that this process enters by itself.
+    pub doors: Option<Doors>,
+    /// The runtime puts this process into its control groups: nothing that shows them may be made before.
+    pub is_put_in_groups: bool,
     /// Namespaces that are joined here.
     pub joined: Vec<(Namespace, OwnedFd)>,
     /// The clone of the root's mount; none if this process has to make it.
@@ -127,6 +132,10 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     let own = |kind| plan.namespaces.is_private(kind);
     let mut placed = false;
 
+    // First of all, so that all that is made here is counted.
+    if let Some(doors) = given.doors.take() {
+        doors.enter()?;
+    }
     // Namespaces of others, the user namespace first: it decides about the rest.
     for (kind, namespace) in std::mem::take(&mut given.joined) {
         clone::join(&namespace, kind).doing(|| format!("join the {} namespace", kind.link()))?;
@@ -184,7 +193,9 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
     };
 
     // The control group's namespace begins where the process is.
-    wait_until_placed(given, &mut placed)?;
+    if given.is_put_in_groups {
+        wait_until_placed(given, &mut placed)?;
+    }
     if own(Namespace::Cgroup) {
         clone::unshare([Namespace::Cgroup].into_iter().collect())
             .doing(|| "make a cgroup namespace")?;
@@ -217,6 +228,9 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
         .ensure(&process.cwd, TargetKind::Directory, false)
         .doing(|| format!("make directory {}", process.cwd.display()))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+
+    // What the runtime did meanwhile: scores, network devices, what is kept of the container.
+    wait_until_placed(given, &mut placed)?;
 
     // Hooks that see the mounts and still the host.
     if given.runtime_hooks {

@@ -8,7 +8,7 @@
 //! Everything made on the way is undone when a later step fails.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use gantry_sys::clone::{self, Child, CloneRequest, Namespace};
@@ -18,7 +18,7 @@ use gantry_sys::{Errno, socket};
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::process::{WaitOptions, waitpid};
 
-use super::cgroup::Driver;
+use super::cgroup::{Driver, Entrance};
 use super::channel::{self, Control, FromInit, ToInit};
 use super::error::{Doing as _, RuntimeError};
 use super::exec::Agent;
@@ -105,7 +105,8 @@ pub fn read_document(path: &Path) -> Result<Document, RuntimeError> {
         source,
     };
     let most = gantry_oci::Limits::DEFAULT.runtime_document_bytes;
-    let mut bytes = Vec::new();
+    // Most documents fit, with room to see the end.
+    let mut bytes = Vec::with_capacity(16 << 10);
     std::fs::File::open(path)
         .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
         .map_err(failed)?;
@@ -314,11 +315,18 @@ fn make(
     let (control, channel) = channel::pair().doing(|| "make a channel")?;
     let filter = super::filter::compile(spec)?;
     let listener = filter.as_ref().and_then(|program| program.listener.clone());
+    let entrance = match &undo.cgroup {
+        Some(groups) => groups.entrance()?,
+        None => Entrance::Told,
+    };
+    let is_put_in_groups = undo.cgroup.is_some() && matches!(entrance, Entrance::Told);
     let assignment = Assignment {
         plan,
         hooks,
         record: record.clone(),
         channel,
+        doors: None,
+        is_put_in_groups,
         joined: Vec::new(),
         root,
         sources,
@@ -337,23 +345,52 @@ fn make(
     if !facts.rootless {
         not_dumpable()?;
     }
-    let child = clone_init(plan, joined, assignment, undo.cgroup.as_ref(), &control)?;
+    let child = clone_init(plan, joined, assignment, entrance, &control)?;
     record.pid = child.pid.as_raw_nonzero().get().unsigned_abs();
     undo.child = Some(child);
     if let Some(groups) = &mut undo.cgroup {
-        groups.join(record.pid, undo.warn)?;
-        record.cgroup = Some(groups.to_json()?);
+        if is_put_in_groups {
+            groups.join(record.pid)?;
+            record.cgroup = Some(groups.to_json()?);
+        }
+        groups.notes().iter().for_each(|note| (undo.warn)(note));
     }
+    let settled = settle(options, spec, plan, facts, deny_groups, record, undo);
+    // Init works meanwhile: if it has ended, nothing else can be done with it, and it has said why.
+    settled.map_err(|error| control.reason_of_end().map_or(error, RuntimeError::Init))?;
+    control
+        .send(ToInit::Placed(record.pid))
+        .doing(|| "talk to init")?;
+    let agent = Agent {
+        listener,
+        record,
+        status: Status::Creating,
+    };
+    follow(&control, hooks, &agent, waits, undo)?;
+    undo.child.take().ok_or(Errno::INVAL).doing(|| "keep init")
+}
+
+pub(super) fn set_oom_score(pid: u32, score: i32) -> Result<(), RuntimeError> {
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+        .doing(|| format!("set the OOM score to {score}"))
+}
+
+/// What only the runtime can do for a first process that is there.
+fn settle(
+    options: &CreateOptions,
+    spec: &Spec,
+    plan: &Plan,
+    facts: &Facts,
+    deny_groups: bool,
+    record: &mut Record,
+    undo: &Undo<'_>,
+) -> Result<(), RuntimeError> {
     idmap::apply(plan, record.pid, deny_groups)?;
     if facts.rootless {
         not_dumpable()?;
     }
     if let Some(score) = plan.process.oom_score_adj {
-        std::fs::write(
-            format!("/proc/{}/oom_score_adj", record.pid),
-            score.to_string(),
-        )
-        .doing(|| format!("set the OOM score to {score}"))?;
+        set_oom_score(record.pid, score)?;
     }
     super::network::move_devices(spec, record.pid)?;
     record.start_time = Proc::open()
@@ -369,16 +406,7 @@ fn make(
     if let Some(path) = &options.pid_file {
         state::write_pid_file(path, record.pid)?;
     }
-    control
-        .send(ToInit::Placed(record.pid))
-        .doing(|| "talk to init")?;
-    let agent = Agent {
-        listener,
-        record,
-        status: Status::Creating,
-    };
-    follow(&control, hooks, &agent, waits, undo)?;
-    undo.child.take().ok_or(Errno::INVAL).doing(|| "keep init")
+    Ok(())
 }
 
 fn prestart(hooks: &Hooks) -> &Option<Vec<oci_spec::runtime::Hook>> {
@@ -461,10 +489,12 @@ fn clone_init(
     plan: &Plan,
     joined: Vec<(Namespace, OwnedFd)>,
     mut assignment: Assignment<'_>,
-    groups: Option<&Groups>,
+    entrance: Entrance,
     control: &Control,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
+    let (group, doors) = entrance.split();
+    assignment.doors = doors;
     let users_joined = plan.namespaces.is_joined(Namespace::User);
     let mut pid_namespace = None;
     let mut rest = Vec::new();
@@ -476,13 +506,13 @@ fn clone_init(
         }
     }
     if users_joined {
-        return super::middle::clone_in_users(plan, rest, assignment, control);
+        return super::middle::clone_in_users(plan, rest, assignment, group, control);
     }
     assignment.joined = rest;
     let own_time = plan.namespaces.is_private(Namespace::Time) && !assignment.makes_clocks;
     let request = CloneRequest {
         new: plan.namespaces.cloned(),
-        cgroup: groups.and_then(Groups::clone_target),
+        cgroup: group.as_ref().map(AsFd::as_fd),
         sibling: false,
         closed: Some(control.as_fd()),
     };

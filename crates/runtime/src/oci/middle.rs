@@ -21,6 +21,7 @@ pub(super) fn clone_in_users(
     plan: &Plan,
     joined: Vec<(Namespace, OwnedFd)>,
     mut assignment: Assignment<'_>,
+    group: Option<OwnedFd>,
     control: &Control,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
@@ -33,7 +34,7 @@ pub(super) fn clone_in_users(
     assignment.joined = after;
     let request = CloneRequest {
         new: plan.namespaces.cloned(),
-        cgroup: None,
+        cgroup: group.as_ref().map(|group| group.as_fd()),
         sibling: true,
         closed: Some(control.as_fd()),
     };

@@ -50,7 +50,8 @@ pub fn run(
     }
     let status = foreground.wait(&launched.child)?;
     if !mode.keep {
-        delete::remove(context, launched.state, &launched.record)?;
+        let hooks = launched.spec.hooks().as_ref();
+        delete::remove(context, launched.state, &launched.record, hooks)?;
     }
     Ok(status)
 }

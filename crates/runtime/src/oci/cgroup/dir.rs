@@ -86,6 +86,22 @@ impl Dir {
         Ok((Self { fd, path }, made))
     }
 
+    /// Another descriptor of the same group.
+    pub(super) fn try_clone(&self) -> Result<OwnedFd, CgroupError> {
+        self.fd.try_clone().map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
+            failed("open control group", &self.path, "fcntl", errno)
+        })
+    }
+
+    /// Opens one of the group's files for writing.
+    pub(super) fn open_to_write(&self, file: &str) -> Result<File, CgroupError> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.fd, file, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| failed("open", &self.path.join(file), "openat", errno))
+    }
+
     /// Removes a group below this one; false when it is busy, true when it is gone.
     pub(super) fn remove_child(&self, name: &str) -> Result<bool, CgroupError> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
@@ -121,20 +137,37 @@ impl Dir {
 
     /// Writes a value in one call; false when there is no such file.
     pub(super) fn write(&self, file: &str, value: &str) -> Result<bool, SysError> {
+        self.write_each(file, [value])
+    }
+
+    /// Writes values, each in one call; false when there is no such file.
+    pub(super) fn write_each<'a>(
+        &self,
+        file: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> Result<bool, SysError> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let describe = || format!("{:?}, {value:?}", self.path.join(file));
+        let failed = |call, value: &str, errno| {
+            let action = format!("{:?}, {value:?}", self.path.join(file));
+            SysError::new(call, action, errno)
+        };
+        let mut values = values.into_iter().peekable();
         let fd = match rustix::fs::openat(&self.fd, file, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(SysError::new("openat", describe(), errno)),
+            Err(errno) => {
+                let first = values.peek().copied().unwrap_or_default();
+                return Err(failed("openat", first, errno));
+            }
         };
-        File::from(fd)
-            .write_all(value.as_bytes())
-            .map(|()| true)
-            .map_err(|error| {
+        let mut file = File::from(fd);
+        for value in values {
+            file.write_all(value.as_bytes()).map_err(|error| {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                SysError::new("write", describe(), errno)
-            })
+                failed("write", value, errno)
+            })?;
+        }
+        Ok(true)
     }
 
     /// The names of the groups directly below.

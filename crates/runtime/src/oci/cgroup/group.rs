@@ -4,7 +4,6 @@
 //! Directories are held by descriptors from the moment they are made; a group found again is opened below the root of
 //! its hierarchy, which is proved to be one.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use gantry_sys::{Errno, SysError};
@@ -108,7 +107,7 @@ impl CgroupPlan {
 /// The signal that no process survives.
 const KILL: u8 = 9;
 /// How long a group may take to become what it is told to.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(2);
 
 impl Cgroup {
@@ -183,13 +182,9 @@ impl Cgroup {
         &self.state
     }
 
-    /// The group of version 2 in which a clone can begin its life; none where it has to [`join`](Self::join).
-    #[must_use]
-    pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
-        match self.members.as_slice() {
-            [only] if self.state.unified => Some(only.dir.as_fd()),
-            _ => None,
-        }
+    /// True where systemd has yet to make the groups, with the first process.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Puts a process into every group.
@@ -211,15 +206,16 @@ impl Cgroup {
             .try_for_each(|member| join_dir(&member.dir, pid))
     }
 
-    /// Puts a process into groups below the container's own, as `exec --cgroup` asks; they have to be there.
-    ///
-    /// # Errors
-    /// The kernel's refusal, or that there is no such group.
-    pub fn join_below(&self, pid: u32, below: Option<&str>) -> Result<(), CgroupError> {
-        let Some(below) = below else {
-            return self.enter(pid);
-        };
-        for member in &self.members {
+    /// Does something with each group, or with the one of that name below it, as `exec --cgroup` asks.
+    pub(super) fn at<T>(
+        &self,
+        below: Option<&str>,
+        act: impl Fn(&Dir) -> Result<T, CgroupError>,
+    ) -> Result<Vec<T>, CgroupError> {
+        let at = |member: &Member| {
+            let Some(below) = below else {
+                return act(&member.dir);
+            };
             let path = below.trim_matches('/');
             let leads_out = path.split('/').any(|part| part == "..");
             let found = if leads_out {
@@ -232,9 +228,9 @@ impl Cgroup {
                 file: below.to_owned(),
                 path: member.dir.path.clone(),
             })?;
-            join_dir(&dir, pid)?;
-        }
-        Ok(())
+            act(&dir)
+        };
+        self.members.iter().map(at).collect()
     }
 
     fn start_unit(
@@ -289,14 +285,14 @@ impl Cgroup {
         match devices {
             Devices::Lists(lines) => {
                 for member in self.members.iter().filter(|member| member.has("devices")) {
-                    for FileValue { file, value } in lines {
-                        member
-                            .dir
-                            .write(file, value)
-                            .map_err(|source| CgroupError::Devices {
-                                path: member.dir.path.clone(),
-                                source,
-                            })?;
+                    let failed = |source| CgroupError::Devices {
+                        path: member.dir.path.clone(),
+                        source,
+                    };
+                    for same in lines.chunk_by(|one, other| one.file == other.file) {
+                        let file = &same[0].file;
+                        let values = same.iter().map(|line| line.value.as_str());
+                        member.dir.write_each(file, values).map_err(failed)?;
                     }
                 }
             }
@@ -615,25 +611,12 @@ impl Cgroup {
         sent
     }
 
-    /// Removes the groups and those below; waits a moment for processes that are ending.
+    /// As [`CgroupState::delete`].
     ///
     /// # Errors
-    /// The kernel's refusal; a group in which something goes on running.
+    /// The same.
     pub fn delete(&self) -> Result<(), CgroupError> {
-        if let Some(unit) = &self.state.unit {
-            unit.stop().map_err(|source| CgroupError::Systemd {
-                action: "stop",
-                unit: unit.name.clone(),
-                source,
-            })?;
-        }
-        let mut first = None;
-        for group in &self.state.groups {
-            if let Err(error) = remove(group) {
-                first.get_or_insert(error);
-            }
-        }
-        first.map_or(Ok(()), Err)
+        self.state.delete()
     }
 
     /// How many processes the kernel has killed here for want of memory.
@@ -885,43 +868,4 @@ fn gather_pids(dir: &Dir, pids: &mut Vec<u32>) -> Result<(), CgroupError> {
         }
     }
     Ok(())
-}
-
-fn remove(group: &GroupPlan) -> Result<(), CgroupError> {
-    let (parent, name) = group.path.rsplit_once('/').unwrap_or(("", &group.path));
-    let root = Dir::root(&group.mount)?;
-    let parent = if parent.is_empty() {
-        Some(root)
-    } else {
-        root.descendant(parent)?
-    };
-    let Some(parent) = parent else { return Ok(()) };
-    let mut waited = Duration::ZERO;
-    let mut step = Duration::from_millis(1);
-    while !remove_tree(&parent, name)? {
-        if waited >= PATIENCE {
-            return Err(CgroupError::Stuck {
-                action: "remove control group, in which something still runs:",
-                path: parent.path.join(name),
-            });
-        }
-        std::thread::sleep(step);
-        waited += step;
-        step = (step * 2).min(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-fn remove_tree(parent: &Dir, name: &str) -> Result<bool, CgroupError> {
-    if parent.remove_child(name)? {
-        return Ok(true);
-    }
-    let Some(dir) = parent.child(name)? else {
-        return Ok(true);
-    };
-    for child in dir.children()? {
-        remove_tree(&dir, &child)?;
-    }
-    drop(dir);
-    parent.remove_child(name)
 }

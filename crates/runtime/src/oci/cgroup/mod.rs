@@ -12,6 +12,7 @@
 //! | [`mod@plan`] | from a document to groups and settings |
 //! | `version_1`, `version_2` | what a limit is called there, and conversions between the two |
 //! | [`devices`] | device rules as version 1's lists and as programs for version 2 |
+//! | `entrance` | how a process comes into them |
 //! | [`group`] | a container's groups, alive |
 //! | [`stats`] | what they count, in runc's shape |
 //! | [`systemd`] | groups that systemd makes: units over D-Bus |
@@ -31,15 +32,18 @@
 
 pub mod devices;
 mod dir;
+mod entrance;
 mod error;
 pub mod group;
 pub mod host;
 pub mod plan;
+mod remove;
 pub mod stats;
 pub mod systemd;
 mod version_1;
 mod version_2;
 
+pub use entrance::{Doors, Entrance};
 pub use error::{CgroupError, PlanError};
 pub use group::{Cgroup, CgroupState};
 pub use host::HostCgroups;
