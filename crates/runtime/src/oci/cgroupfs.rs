@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use gantry_sys::mount::{self, AttributeChange, Fs, MountAttrFlags, Propagation};
-use gantry_sys::root::TargetKind;
 use gantry_sys::{Errno, SysError};
+use rustix::fs::{Mode, OFlags};
 
 use super::error::{Doing as _, RuntimeError};
 use super::plan::MountStep;
@@ -85,10 +85,7 @@ pub(super) fn mount(rootfs: &Rootfs, step: &MountStep, private: bool) -> Result<
             Err(error) if error.is(Errno::NOENT) => continue,
             other => other.doing(doing)?,
         };
-        let dir = step.target.join(hierarchy.dir());
-        let place = rootfs
-            .ensure(&dir, TargetKind::Directory, true)
-            .doing(doing)?;
+        let place = place_below(&base, hierarchy.dir()).doing(doing)?;
         mount::attach_at(&made, &place).doing(doing)?;
         link_each(&base, &hierarchy).doing(doing)?;
     }
@@ -100,6 +97,17 @@ pub(super) fn mount(rootfs: &Rootfs, step: &MountStep, private: bool) -> Result<
         mount::set_attributes(&base, &change).doing(doing)?;
     }
     Ok(())
+}
+
+/// A new directory of the tmpfs that holds the hierarchies: nobody else has been there yet.
+fn place_below(base: &OwnedFd, name: &str) -> Result<OwnedFd, SysError> {
+    let failed = |call| move |errno| SysError::new(call, format!("tmpfs, {name:?}"), errno);
+    match rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("mkdirat")(errno)),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(base, name, flags, Mode::empty()).map_err(failed("openat"))
 }
 
 fn version_2(attributes: MountAttrFlags) -> Result<OwnedFd, SysError> {

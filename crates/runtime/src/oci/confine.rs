@@ -40,26 +40,6 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// The names of every limit, as documents spell them.
-pub(super) const RLIMITS: [&str; 16] = [
-    "RLIMIT_AS",
-    "RLIMIT_CORE",
-    "RLIMIT_CPU",
-    "RLIMIT_DATA",
-    "RLIMIT_FSIZE",
-    "RLIMIT_LOCKS",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_NOFILE",
-    "RLIMIT_NPROC",
-    "RLIMIT_RSS",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_STACK",
-];
-
 /// The hard limit of this process; the largest number where there is none.
 pub(super) fn hard_limit(name: &str) -> Option<u64> {
     resource(name).map(|resource| {

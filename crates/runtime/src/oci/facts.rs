@@ -7,7 +7,7 @@ use std::path::Path;
 use oci_spec::runtime::Process;
 use rustix::thread::CapabilitySet as Bits;
 
-use super::confine::{RLIMITS, hard_limit};
+use super::confine::hard_limit;
 use super::error::{Doing as _, RuntimeError};
 use super::plan::Facts;
 
@@ -20,12 +20,18 @@ pub fn probe(process: Option<&Process>, rootless: Option<bool>) -> Result<Facts,
     let rootless = rootless.unwrap_or(!held.effective.contains(Bits::SYS_ADMIN));
     let may_raise_limits = held.effective.contains(Bits::SYS_RESOURCE) && !rootless;
     let asks = |what: fn(&Process) -> bool| process.is_some_and(what);
-    let hard_limits = if may_raise_limits || !asks(|process| process.rlimits().is_some()) {
+    let hard_limits = if may_raise_limits {
         BTreeMap::new()
     } else {
-        RLIMITS
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), hard_limit(name)?)))
+        let listed = process.and_then(|process| process.rlimits().as_ref());
+        listed
+            .into_iter()
+            .flatten()
+            .filter_map(|limit| {
+                let name = limit.typ().to_string();
+                let most = hard_limit(&name)?;
+                Some((name, most))
+            })
             .collect()
     };
     let own_oom_score_adj =

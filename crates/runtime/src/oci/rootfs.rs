@@ -37,6 +37,8 @@ pub(super) struct Rootfs {
     devpts: Option<OwnedFd>,
     /// Attached empty directory that others are clones of.
     empty: Option<OwnedFd>,
+    /// The directory in which something was made last, by its path: the next is likely to be made there, too.
+    last_parent: Option<(PathBuf, OwnedFd)>,
 }
 
 /// Clones what a bind shall show, detached, with its attributes: only the container's own mapping is
@@ -111,6 +113,7 @@ impl Rootfs {
             proc: None,
             devpts: None,
             empty: None,
+            last_parent: None,
         })
     }
 
@@ -121,6 +124,8 @@ impl Rootfs {
         source: Option<OwnedFd>,
     ) -> Result<(), RuntimeError> {
         let doing = || format!("mount {} ({})", step.target.display(), step.reason);
+        // It may come to lie over the one that is remembered.
+        self.last_parent = None;
         let made = match &step.kind {
             MountKind::ControlGroups { private } => {
                 return super::cgroupfs::mount(self, step, *private);
@@ -244,7 +249,7 @@ impl Rootfs {
     }
 
     /// Makes a device node, or binds the host's where nodes cannot be made.
-    pub(super) fn device(&self, step: &DeviceStep, may_make: bool) -> Result<(), RuntimeError> {
+    pub(super) fn device(&mut self, step: &DeviceStep, may_make: bool) -> Result<(), RuntimeError> {
         let doing = || format!("make device {} ({})", step.path.display(), step.reason);
         let (parent, name) = self.parent(&step.path).doing(doing)?;
         let kind = match step.kind {
@@ -259,14 +264,14 @@ impl Rootfs {
         };
         let mode = Mode::from_raw_mode(step.mode);
         if may_make || kind == FileType::Fifo {
-            match rustix::fs::mknodat(&parent, name, kind, mode, number) {
+            match rustix::fs::mknodat(parent, name, kind, mode, number) {
                 Ok(()) => {}
-                Err(Errno::EXIST) => return self.check_device(step, kind, number),
+                Err(Errno::EXIST) => return check_device(parent, name, step, kind, number),
                 Err(errno) => return Err(errno).doing(doing),
             }
             if step.uid != 0 || step.gid != 0 {
                 rustix::fs::chownat(
-                    &parent,
+                    parent,
                     name,
                     Some(Uid::from_raw(step.uid)),
                     Some(Gid::from_raw(step.gid)),
@@ -283,39 +288,28 @@ impl Rootfs {
         mount::attach_at(&clone, &target).doing(doing)
     }
 
-    fn check_device(
-        &self,
-        step: &DeviceStep,
-        kind: FileType,
-        number: u64,
-    ) -> Result<(), RuntimeError> {
-        let doing = || {
-            format!(
-                "make device {}: something else is there",
-                step.path.display()
-            )
-        };
-        let (parent, name) = self.parent(&step.path).doing(doing)?;
-        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).doing(doing)?;
-        if FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number {
-            return Ok(());
-        }
-        Err(Errno::EXIST).doing(doing)
-    }
-
-    fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a [u8]), SysError> {
+    fn parent<'a>(&mut self, path: &'a Path) -> Result<(BorrowedFd<'_>, &'a [u8]), SysError> {
         let invalid = || SysError::new("resolve", format!("{path:?}"), Errno::INVAL);
         let name = path.file_name().ok_or_else(invalid)?;
         let parent = path.parent().ok_or_else(invalid)?;
-        let dir = self.ensure(parent, TargetKind::Directory, parent.starts_with("/dev"))?;
-        Ok((dir, name.as_bytes()))
+        let known = self.last_parent.take().filter(|(known, _)| known == parent);
+        let held = match known {
+            Some(held) => held,
+            None => {
+                let no_symlinks = parent.starts_with("/dev");
+                let dir = self.ensure(parent, TargetKind::Directory, no_symlinks)?;
+                (parent.to_owned(), dir)
+            }
+        };
+        let (_, dir) = &*self.last_parent.insert(held);
+        Ok((dir.as_fd(), name.as_bytes()))
     }
 
     /// Makes a symlink; what the image has there already stays.
-    pub(super) fn link(&self, step: &LinkStep) -> Result<(), RuntimeError> {
+    pub(super) fn link(&mut self, step: &LinkStep) -> Result<(), RuntimeError> {
         let doing = || format!("make link {}", step.path);
         let (parent, name) = self.parent(step.path.as_ref()).doing(doing)?;
-        match rustix::fs::symlinkat(step.target, &parent, name) {
+        match rustix::fs::symlinkat(step.target, parent, name) {
             Err(Errno::EXIST) => Ok(()),
             other => other.doing(doing),
         }
@@ -434,6 +428,27 @@ impl Rootfs {
     pub(super) fn as_mount(&self) -> &OwnedFd {
         &self.mounted
     }
+}
+
+/// What stands in the place of a device has to be that device.
+fn check_device(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    step: &DeviceStep,
+    kind: FileType,
+    number: u64,
+) -> Result<(), RuntimeError> {
+    let doing = || {
+        format!(
+            "make device {}: something else is there",
+            step.path.display()
+        )
+    };
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).doing(doing)?;
+    if FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number {
+        return Ok(());
+    }
+    Err(Errno::EXIST).doing(doing)
 }
 
 /// The host's device, proven to be that device.

@@ -38,7 +38,7 @@ pub struct Facts {
     pub rootless: bool,
     /// Limits and scores may be raised.
     pub may_raise_limits: bool,
-    /// The hard limits of the runtime itself, by the document's names; empty if it may raise them.
+    /// The hard limits of the runtime itself, of those that the document lists; empty if it may raise them.
     pub hard_limits: BTreeMap<String, u64>,
     /// The score of the runtime itself, below which it may not go without that right.
     pub own_oom_score_adj: i32,
