@@ -31,5 +31,5 @@ pub mod serve;
 
 pub use decision::{Bounds, Clerk, Decision, Journal};
 pub use judge::{Asked, Content, Judge, Judgement};
-pub use policy_judge::{Loaded, PolicyJudge, Rules, Sources};
+pub use policy_judge::{PolicyJudge, Rules, Sources};
 pub use serve::{Listen, ServeError, Service, Tls, serve};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The judge that asks the policy: finds the manifest and its signatures,
-//! and evaluates.
+//! and asks [`Authority::admit`].
 //!
 //! What a daemon says of an image it holds is compared with the manifest:
 //! the image's ID is the digest of the configuration that the manifest names,
@@ -14,7 +14,8 @@
 //! | an index | (a cluster will) | the image for each platform of the nodes |
 //!
 //! The policy and its keys are read anew for each judgement, so that a policy
-//! that was tightened holds from the next one on.
+//! that was tightened holds from the next one on. An admission that was made by
+//! the same policy, keys and signatures is not made again while it holds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,27 +25,16 @@ use async_trait::async_trait;
 use gantry_image::select::choose_platform;
 use gantry_image::{EndpointError, ImageSource, ManifestBytes, Wanted};
 use gantry_oci::{Descriptor, ImageId, Limits, ManifestDigest, Platform, Reference};
-use gantry_trust::evaluate::{Counted, NamespaceVerdict, Outcome, SignatureVerdict};
+use gantry_trust::evaluate::{NamespaceVerdict, Outcome, SignatureVerdict};
 use gantry_trust::extra::Circumstances;
-use gantry_trust::prepared::Test;
+use gantry_trust::prepared::{Ready, Test};
 use gantry_trust::scope::Matched;
-use gantry_trust::{
-    Extra, FoundSignature, PreparedPolicy, Question, Refusal, Subject, Verdict, evaluate,
-};
+use gantry_trust::{Authority, FoundSignature, Memory, Question, Refusal, Subject, Verdict};
 
 use crate::judge::{Asked, Content, Judge, Judgement};
 
 /// Images of one index that are fetched to find the one that a daemon runs.
 const TRIED_IMAGES: usize = 64;
-
-/// The policy of this moment.
-#[derive(Debug)]
-pub struct Loaded {
-    /// policy.json and its keys.
-    pub policy: PreparedPolicy,
-    /// What tightens it.
-    pub extra: Extra,
-}
 
 /// Where the policy comes from.
 pub trait Rules: Send + Sync + fmt::Debug {
@@ -52,7 +42,7 @@ pub trait Rules: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// A sentence; nothing is admitted then.
-    fn load(&self) -> Result<Loaded, String>;
+    fn load(&self) -> Result<Authority, String>;
 }
 
 /// Where images and their signatures come from.
@@ -69,6 +59,8 @@ pub trait Sources: Send + Sync + fmt::Debug {
 pub struct PolicyJudge {
     /// The policy.
     pub rules: Arc<dyn Rules>,
+    /// What was admitted before, which is not checked again while it holds.
+    pub memory: Arc<dyn Memory + Send + Sync>,
     /// The registries.
     pub sources: Box<dyn Sources>,
     /// What a cluster's nodes run; an image must be admitted for each.
@@ -221,15 +213,15 @@ fn is_of(manifest: &ManifestBytes, image: &ImageId) -> bool {
 impl PolicyJudge {
     async fn judge_inner(&self, asked: &Asked) -> Result<Judgement, Sentence> {
         let rules = Arc::clone(&self.rules);
-        let loaded = tokio::task::spawn_blocking(move || rules.load())
+        let authority = tokio::task::spawn_blocking(move || rules.load())
             .await
             .map_err(|error| sentence(&error))??;
-        let loaded = Arc::new(loaded);
+        let authority = Arc::new(authority);
         let (subject, namespace) = (
             Subject::docker(&asked.reference),
             asked.namespace.as_deref(),
         );
-        if let Some(refused) = settled(&loaded, &subject, asked) {
+        if let Some(refused) = settled(&authority, &subject, asked) {
             return Ok(refused);
         }
         let reading = Reading {
@@ -249,7 +241,7 @@ impl PolicyJudge {
                 Held::Index(index) => {
                     let whole = Candidate::alone(index.clone());
                     let judgement = self
-                        .evaluate(&loaded, &subject, &reading, whole, namespace)
+                        .admit(&authority, &subject, &reading, whole, namespace)
                         .await?;
                     if judgement.admitted {
                         return Ok(judgement);
@@ -262,7 +254,7 @@ impl PolicyJudge {
         let mut last = Judgement::refused("there is nothing that could be judged");
         for candidate in candidates {
             last = self
-                .evaluate(&loaded, &subject, &reading, candidate, namespace)
+                .admit(&authority, &subject, &reading, candidate, namespace)
                 .await?;
             if !last.admitted {
                 break;
@@ -271,17 +263,21 @@ impl PolicyJudge {
         Ok(last)
     }
 
-    async fn evaluate(
+    async fn admit(
         &self,
-        loaded: &Arc<Loaded>,
+        authority: &Arc<Authority>,
         subject: &Subject,
         reading: &Reading<'_>,
         candidate: Candidate,
         namespace: Option<&str>,
     ) -> Result<Judgement, Sentence> {
-        let signatures = reading.signatures(&candidate).await?;
-        let (loaded, subject) = (Arc::clone(loaded), subject.clone());
-        let namespace = namespace.map(str::to_owned);
+        let signatures = if authority.asks_for_signatures(subject) {
+            reading.signatures(&candidate).await?
+        } else {
+            Vec::new()
+        };
+        let (authority, subject) = (Arc::clone(authority), subject.clone());
+        let (memory, namespace) = (Arc::clone(&self.memory), namespace.map(str::to_owned));
         // Public-key cryptography, and as much of it as there are signatures.
         let judged = tokio::task::spawn_blocking(move || {
             let question = Question {
@@ -295,12 +291,20 @@ impl PolicyJudge {
                     ..Circumstances::default()
                 },
             };
-            let verdict = evaluate(&loaded.policy, &loaded.extra, &question);
-            Judgement {
-                admitted: verdict.admitted,
-                reason: reason(&verdict),
-                scope: Some(scope(&verdict.matched)),
-                digest: Some(*candidate.manifest.digest()),
+            let digest = Some(*candidate.manifest.digest());
+            match authority.admit(&question, &*memory) {
+                Ok(admitted) => Judgement {
+                    admitted: true,
+                    reason: grounds(admitted.signers()),
+                    scope: Some(scope(admitted.matched())),
+                    digest,
+                },
+                Err(denied) => Judgement {
+                    admitted: false,
+                    reason: reason(&denied.verdict),
+                    scope: Some(scope(&denied.verdict.matched)),
+                    digest,
+                },
             }
         });
         judged.await.map_err(|error| sentence(&error))
@@ -338,33 +342,27 @@ fn runs_somewhere(entry: &Descriptor) -> bool {
 }
 
 /// The judgement that needs no manifest: everything is rejected, or nobody can have signed.
-fn settled(loaded: &Loaded, subject: &Subject, asked: &Asked) -> Option<Judgement> {
-    let (matched, list) = loaded.policy.requirements_for(subject);
+fn settled(authority: &Authority, subject: &Subject, asked: &Asked) -> Option<Judgement> {
+    let (matched, list) = authority.policy().requirements_for(subject);
     let judgement = |admitted, reason: String| Judgement {
         admitted,
         reason,
         scope: Some(scope(&matched)),
         digest: None,
     };
-    let refused = list.iter().find_map(|ready| match &ready.test {
+    let whatever = list.iter().filter(|ready| !ready.takes_signatures());
+    let refused = whatever.map(Ready::test).find_map(|test| match test {
         Test::Refuse(refusal) => Some(refusal.to_string()),
         _ => None,
     });
     if let Some(reason) = refused {
         return Some(judgement(false, reason));
     }
-    let rules = loaded.extra.applicable(subject);
-    if asked.reference.digest.is_none() && rules.rules().any(|rule| rule.monotonic) {
-        let reason = "a rule wants no step back, and earlier admissions are not remembered here";
-        return Some(judgement(false, reason.to_owned()));
-    }
-    let Content::Local { .. } = asked.content else {
+    let Content::Local { image } = &asked.content else {
         return None;
     };
-    // A rule asks for what no local image has, and a namespace's policy is not asked about images of a daemon.
-    let ruled = rules.rules().next().is_some() || asked.namespace.is_some();
-    let accepts =
-        !ruled && !list.is_empty() && list.iter().all(|ready| matches!(ready.test, Test::Accept));
+    // A namespace's policy is not asked about images of a daemon.
+    let accepts = asked.namespace.is_none() && authority.accepts_anything(subject, image.digest());
     Some(if accepts {
         judgement(
             true,
@@ -385,7 +383,15 @@ fn scope(matched: &Matched) -> String {
     }
 }
 
-/// The grounds of a verdict in one sentence: who signed, or what is missing.
+/// The grounds of an admission in one sentence.
+fn grounds(signers: &[String]) -> String {
+    match signers {
+        [] => "the policy accepts it unsigned".to_owned(),
+        signers => format!("signed by {}", signers.join(" and ")),
+    }
+}
+
+/// What is missing, in one sentence.
 fn reason(verdict: &Verdict) -> String {
     if let Some(unmet) = verdict.requirements.iter().find(|one| !one.met) {
         return why_not(unmet.requirement, unmet.refusal.as_ref(), &unmet.signatures);
@@ -395,22 +401,12 @@ fn reason(verdict: &Verdict) -> String {
     }
     match verdict.namespace.as_deref() {
         Some(NamespaceVerdict::Refused(refusal)) => {
-            return format!("the namespace's policy cannot be used: {refusal}");
+            format!("the namespace's policy cannot be used: {refusal}")
         }
-        Some(NamespaceVerdict::Policy(own)) if !own.admitted => {
-            return format!("by the namespace's policy: {}", reason(own));
+        Some(NamespaceVerdict::Policy(own)) => {
+            format!("by the namespace's policy: {}", reason(own))
         }
-        _ => {}
-    }
-    let signers: Vec<String> = verdict
-        .requirements
-        .iter()
-        .filter_map(|requirement| requirement.counted().next())
-        .map(signer)
-        .collect();
-    match signers.as_slice() {
-        [] => "the policy accepts it unsigned".to_owned(),
-        signers => format!("signed by {}", signers.join(" and ")),
+        None => "the policy refuses it".to_owned(),
     }
 }
 
@@ -432,14 +428,6 @@ fn why_not(name: &str, refusal: Option<&Refusal>, signatures: &[SignatureVerdict
             whys.join("; ")
         ),
     }
-}
-
-fn signer(counted: &Counted) -> String {
-    counted
-        .signer
-        .name
-        .clone()
-        .unwrap_or_else(|| counted.signer.id.clone())
 }
 
 #[async_trait]

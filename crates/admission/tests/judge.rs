@@ -4,16 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gantry_admission::{Asked, Content, Judge as _, Loaded, PolicyJudge, Rules, Sources};
+use gantry_admission::{Asked, Content, Judge as _, PolicyJudge, Rules, Sources};
 use gantry_image::{BlobStream, EndpointError, ImageSource, UnverifiedManifest, Wanted};
 use gantry_oci::{Descriptor, Kind, Limits, ManifestDigest, Platform, Reference};
 use gantry_testkit::image::{Image, Layer};
 use gantry_testkit::tar;
+use gantry_trust::admit::{QuestionKey, Remembered};
 use gantry_trust::prepared::Real;
-use gantry_trust::{Extra, Policy, extra};
+use gantry_trust::{Authority, Extra, NoMemory, Policy, extra};
 use serde_json::{Value, json};
 
 /// A registry in memory: manifests by digest, and one that its name leads to.
@@ -69,13 +71,11 @@ impl ImageSource for Memory {
 struct Text(Value);
 
 impl Rules for Text {
-    fn load(&self) -> Result<Loaded, String> {
+    fn load(&self) -> Result<Authority, String> {
         let text = Bytes::from(self.0.to_string());
         let policy = Policy::parse(text, &Limits::DEFAULT).map_err(|error| error.to_string())?;
-        Ok(Loaded {
-            policy: policy.load_keys(&Limits::DEFAULT),
-            extra: Extra::default(),
-        })
+        let policy = policy.load_keys(&Limits::DEFAULT);
+        Ok(Authority::new(policy, Extra::default()))
     }
 }
 
@@ -90,6 +90,7 @@ async fn judge(policy: Value, memory: &Memory, content: Content) -> (bool, Strin
 async fn judge_with(rules: Arc<dyn Rules>, memory: &Memory, content: Content) -> (bool, String) {
     let judge = PolicyJudge {
         rules,
+        memory: Arc::new(NoMemory),
         sources: Box::new(memory.clone()),
         platforms: vec![Platform::host()],
         limits: Limits::DEFAULT,
@@ -223,18 +224,68 @@ async fn what_is_served_is_judged_for_the_nodes_platform() {
     }
 }
 
+/// Remembers that somebody signed whatever is asked about.
+#[derive(Debug)]
+struct Remembering;
+
+impl gantry_trust::Memory for Remembering {
+    fn recall(&self, _: &QuestionKey) -> Option<Remembered> {
+        Some(Remembered {
+            decided: SystemTime::UNIX_EPOCH,
+            holds_until: None,
+            made: None,
+            signers: vec!["alice".to_owned()],
+        })
+    }
+
+    fn remember(&self, _: &QuestionKey, _: &Remembered) {}
+}
+
+#[tokio::test]
+async fn what_was_admitted_before_is_not_checked_again() {
+    let one = image("one");
+    let mut memory = Memory::default();
+    memory.put(&one);
+    let signed =
+        json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyData": "aGk="}]});
+    let judge = PolicyJudge {
+        rules: Arc::new(Text(signed)),
+        memory: Arc::new(Remembering),
+        sources: Box::new(memory),
+        platforms: vec![Platform::host()],
+        limits: Limits::DEFAULT,
+    };
+    let asked = Asked {
+        reference: Reference::parse_normalized("r.example/app:v1").unwrap(),
+        content: held(&one.digest(), &config_digest(&one)),
+        namespace: None,
+    };
+    let judgement = judge.judge(&asked).await;
+    assert!(judgement.admitted, "{judgement:?}");
+    assert_eq!(judgement.reason, "signed by alice");
+    // What nobody signed is not remembered, but judged by what the daemon says of it.
+    let local = Asked {
+        content: Content::Local {
+            image: config_digest(&one).parse().unwrap(),
+        },
+        ..asked
+    };
+    assert!(!judge.judge(&local).await.admitted);
+}
+
 /// A policy that accepts anything, and rules of `trust.d`.
 #[derive(Debug)]
 struct Ruled(std::path::PathBuf);
 
 impl Rules for Ruled {
-    fn load(&self) -> Result<Loaded, String> {
+    fn load(&self) -> Result<Authority, String> {
         let limits = Limits::DEFAULT;
         let extra = extra::load_dirs(std::slice::from_ref(&self.0), &Real { limits }, &limits);
-        Ok(Loaded {
-            policy: Policy::insecure().load_keys(&limits),
-            extra: extra.map_err(|error| error.to_string())?,
-        })
+        let policy = Policy::insecure().load_keys(&limits);
+        Ok(Authority::new(
+            policy,
+            extra.map_err(|error| error.to_string())?,
+        ))
     }
 }
 
@@ -246,10 +297,18 @@ async fn rules_hold_here_too() {
     let id = config_digest(&one);
     let revoked = format!("[revoked]\ndigests = [\"{}\"]\n", one.digest());
     let monotonic = "[[rule]]\nscope = \"r.example\"\nmonotonic = true\n".to_owned();
+    let revoked_id = format!("[revoked]\ndigests = [\"{id}\"]\n");
     let anywhere = "[[rule]]\nscope = \"\"\nmax-severity = \"low\"\n".to_owned();
     for (rule, content, admitted) in [
         (String::new(), held(&one.digest(), &id), true),
         (revoked, held(&one.digest(), &id), false),
+        (
+            revoked_id,
+            Content::Local {
+                image: id.parse().unwrap(),
+            },
+            false,
+        ),
         (monotonic, held(&one.digest(), &id), false),
         (anywhere.clone(), held(&one.digest(), &id), false),
         (

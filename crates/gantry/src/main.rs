@@ -10,12 +10,12 @@ mod context;
 mod exit;
 mod input;
 mod lookup;
+mod memory;
 mod network;
 mod output;
 mod progress;
 mod stores;
 mod trust;
-mod verdicts;
 mod when;
 
 use std::ffi::OsString;

@@ -3,17 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use gantry_oci::{Limits, Reference};
-use gantry_store::{ImageName as StoreName, Pointer};
-use gantry_transport::ImageName;
+use gantry_oci::Limits;
 use gantry_trust::policy::{LoadPolicyError, PolicyPlaces};
 use gantry_trust::prepared::Real;
-use gantry_trust::scope::PathTransport;
-use gantry_trust::{Extra, Policy, PreparedPolicy, Subject, extra};
+use gantry_trust::{Authority, Extra, Policy, PreparedPolicy, extra};
 
 use crate::context::Context;
 use crate::exit::Failure;
-use crate::lookup::LOCALHOST;
 
 /// Where the policy is, as options and environment say.
 #[derive(Debug, Clone)]
@@ -62,6 +58,13 @@ impl Trust {
     }
 }
 
+impl Trust {
+    /// Who decides.
+    pub fn authority(self) -> Authority {
+        Authority::new(self.policy, self.extra)
+    }
+}
+
 /// Says how to get a policy where there is none.
 pub fn no_policy(error: LoadPolicyError) -> Failure {
     let missing = matches!(error, LoadPolicyError::NotFound { .. });
@@ -70,40 +73,6 @@ pub fn no_policy(error: LoadPolicyError) -> Failure {
         return failure.hint("write one with: gantry trust default reject (or accept)");
     }
     failure
-}
-
-/// What a policy is asked about for an image of the command line. An image of
-/// the store is judged by the name that it has there.
-///
-/// # Errors
-/// A layout's path cannot be resolved.
-pub fn subject(name: &ImageName, stored: Option<&StoreName>) -> Result<Subject, Failure> {
-    Ok(match name {
-        ImageName::Docker(reference) => Subject::docker(reference),
-        ImageName::OciLayout { path, .. } => Subject::path(PathTransport::Oci, &resolve(path)?),
-        ImageName::Store(_) => match stored {
-            Some(stored) => Subject::docker(&logical(stored)?),
-            None => Subject::docker_unnamed(),
-        },
-    })
-}
-
-/// The reference of an image of the store: `localhost/…` where no registry gave the name.
-///
-/// # Errors
-/// The store's name is no reference.
-pub fn logical(stored: &StoreName) -> Result<Reference, Failure> {
-    let host = stored.host.as_ref().map_or(LOCALHOST, |host| host.as_str());
-    let (tag, digest) = match &stored.pointer {
-        Pointer::Tag(tag) => (Some(tag.clone()), None),
-        Pointer::Digest(digest) => (None, Some(*digest)),
-    };
-    Ok(Reference {
-        host: host.parse()?,
-        repository: stored.repository.clone(),
-        tag,
-        digest,
-    })
 }
 
 /// The absolute path without symbolic links, as scopes have it.

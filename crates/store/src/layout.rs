@@ -16,6 +16,7 @@
 //!   remotes/<host>/<repository>/<tag>   the same for what came from elsewhere; "@<digest>" by digest
 //!   blobs/<alg>/xx/<hex>           compressed blobs, only where a registry serves them
 //!   registry/                      a registry's own state
+//!   trust/                         what was last admitted under each name, kept by the command
 //!   staging/<boot id>/<id>/        private work, owned by the lock on its file `lock`
 //!   locks/                         locks that save duplicate work
 //!   leases/                        what must not be collected
@@ -35,6 +36,7 @@ pub(crate) const IMAGES: &str = "images";
 pub(crate) const REMOTES: &str = "remotes";
 pub(crate) const BLOBS: &str = "blobs";
 pub(crate) const REGISTRY: &str = "registry";
+pub(crate) const TRUST: &str = "trust";
 pub(crate) const STAGING: &str = "staging";
 pub(crate) const LOCKS: &str = "locks";
 pub(crate) const LEASES: &str = "leases";

@@ -75,11 +75,13 @@ impl Store {
             let names = root
                 .list(b".")
                 .doing(|| format!("list {}", path.display()))?;
-            // A creator that was killed may have left directories of ours and no marker.
+            // A creator that was killed may have left directories of ours and no marker, and who only runs images
+            // of shares has no store yet.
             let ours = |name: &Vec<u8>| {
                 layout::PUBLIC_DIRS
                     .iter()
                     .chain(&layout::PRIVATE_DIRS)
+                    .chain([&layout::TRUST])
                     .any(|ours| ours.as_bytes() == name.as_slice())
                     || name.starts_with(b".gantry-store.")
                     || name == b"lost+found"

@@ -5,12 +5,18 @@
 //!  Question ──▶ Authority::admit ──▶ AdmittedImage    what is copied, mounted, run, published
 //!                     │        └───▶ Denied           one sentence, and the whole verdict
 //!                     ▼
-//!                  Memory: an admission of the same question, still in force
+//!                  Memory: an admission of the same question, still in force;
+//!                          what was last admitted under each name
 //! ```
 //!
 //! Nothing but [`Authority::admit`] makes an [`AdmittedImage`], and what acts
 //! on an image takes one. Denials are never remembered: they are rare, and
 //! who is refused wants to know why.
+//!
+//! An admission is remembered under a digest of all that it was made of: the
+//! question, the policy, the rules, the bytes of the keys that hold for this
+//! image. Whoever changes any of these asks anew. It ends when the first of the
+//! signatures, keys and certificates ends that it rests on.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -18,20 +24,23 @@ use std::time::SystemTime;
 use gantry_oci::{Algorithm, Digest, Digester, Kind, ManifestDigest, Reference};
 
 use crate::evaluate::{Outcome, Question, RequirementVerdict, Verdict, evaluate};
-use crate::extra::{Extra, Record};
-use crate::prepared::{PreparedPolicy, Ready, Test, absorb};
+use crate::extra::{Circumstances, Extra, Last, Record};
+use crate::keys::absorb;
+use crate::prepared::{PreparedPolicy, Ready, Test};
 use crate::refusal::Refusal;
 use crate::scope::{Matched, Subject};
 
 /// Changes whenever the same question may get another answer from other code.
-const VERSION: &[u8] = b"gantry verdict 1\0";
+const VERSION: &[u8] = b"gantry verdict 2\0";
+
+/// How often to begin again where others keep admitting images under the same name.
+const STEPS: usize = 16;
 
 /// Who decides: a policy, the rules beside it, and all their keys.
 #[derive(Debug, Clone)]
 pub struct Authority {
     policy: PreparedPolicy,
     extra: Extra,
-    digest: Digest,
 }
 
 /// An image that the policy of this host admits.
@@ -53,6 +62,7 @@ pub struct AdmittedImage {
     authority: Digest,
     holds_until: Option<SystemTime>,
     record: Record,
+    signers: Vec<String>,
     remembered: bool,
 }
 
@@ -81,7 +91,7 @@ impl AdmittedImage {
         &self.matched
     }
 
-    /// SHA-256 of policy, rules and keys: see [`Authority::digest`].
+    /// SHA-256 of policy, rules and the keys that hold for it: see [`Authority::digest_for`].
     #[must_use]
     pub fn authority(&self) -> &Digest {
         &self.authority
@@ -93,10 +103,16 @@ impl AdmittedImage {
         self.holds_until
     }
 
-    /// What rules against stepping back need to know next time.
+    /// What rules against stepping back need to know next time; it is in [`Memory`] already.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Who signed, for people; nobody where the policy asks for no signature.
+    #[must_use]
+    pub fn signers(&self) -> &[String] {
+        &self.signers
     }
 
     /// Whether no signature was checked this time, as a memory was in force.
@@ -198,7 +214,7 @@ impl QuestionKey {
 }
 
 /// An admission as it is remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
     /// When it was decided. A clock that was set back before it has forgotten it.
     pub decided: SystemTime,
@@ -206,6 +222,8 @@ pub struct Remembered {
     pub holds_until: Option<SystemTime>,
     /// When the newest signature that counted was made.
     pub made: Option<SystemTime>,
+    /// Who signed, for people.
+    pub signers: Vec<String>,
 }
 
 /// Where admissions are remembered. What it says is believed: it belongs to
@@ -216,6 +234,31 @@ pub trait Memory: fmt::Debug {
 
     /// Keeps an admission; one that cannot be kept is decided again next time.
     fn remember(&self, key: &QuestionKey, admission: &Remembered);
+
+    /// What was last admitted under this name. Asked for only where a rule
+    /// forbids to step back.
+    fn last(&self, subject: &Subject) -> Last {
+        let _ = subject;
+        Last::Unknown
+    }
+
+    /// Puts `next` in the place of `last`, so that no later process and no
+    /// later boot misses it.
+    fn advance(&self, subject: &Subject, last: &Last, next: &Record) -> Advance {
+        let _ = (subject, last, next);
+        Advance::Failed
+    }
+}
+
+/// What became of a [`Memory::advance`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// It is kept.
+    Done,
+    /// Something else is in that place by now, and is to be asked about.
+    Overtaken,
+    /// It cannot be kept; the image is not admitted, or it could be replaced by an older one.
+    Failed,
 }
 
 /// Remembers nothing.
@@ -234,20 +277,18 @@ impl Authority {
     /// A policy and the rules beside it, which only tighten.
     #[must_use]
     pub fn new(policy: PreparedPolicy, extra: Extra) -> Self {
-        let mut digester = Digester::new(Algorithm::Sha256);
-        absorb(&mut digester, policy.digest().as_bytes());
-        absorb(&mut digester, extra.digest().as_bytes());
-        Self {
-            policy,
-            extra,
-            digest: digester.finish(),
-        }
+        Self { policy, extra }
     }
 
-    /// SHA-256 over policy, rules and keys.
+    /// SHA-256 over all that an answer about a subject depends on besides the
+    /// question: policy, rules, and the keys that hold for it.
     #[must_use]
-    pub fn digest(&self) -> &Digest {
-        &self.digest
+    pub fn digest_for(&self, subject: &Subject, namespace: Option<&str>) -> Digest {
+        let mut digester = Digester::new(Algorithm::Sha256);
+        digester.update(VERSION);
+        self.policy.absorb(subject, &mut digester);
+        self.extra.absorb(subject, namespace, &mut digester);
+        digester.finish()
     }
 
     /// The policy.
@@ -267,11 +308,30 @@ impl Authority {
     #[must_use]
     pub fn asks_for_signatures(&self, subject: &Subject) -> bool {
         let (_, list) = self.policy.requirements_for(subject);
-        let by_signature = |ready: &Ready| matches!(ready.test, Test::Signature(..));
-        list.iter().any(by_signature) || self.extra.applicable(subject).rules().next().is_some()
+        list.iter().any(Ready::takes_signatures)
+            || self.extra.applicable(subject).rules().next().is_some()
+            || self.extra.has_namespaces()
+    }
+
+    /// Whether an image of which nothing is known but the digest of its
+    /// configuration may run: the policy accepts anything here, and no rule asks for more.
+    #[must_use]
+    pub fn accepts_anything(&self, subject: &Subject, configuration: &Digest) -> bool {
+        let (_, list) = self.policy.requirements_for(subject);
+        let rules = self.extra.applicable(subject);
+        let accepts = |ready: &Ready| matches!(ready.test(), Test::Accept);
+        list.iter().all(accepts) && rules.rules().next().is_none() && !rules.revokes(configuration)
     }
 
     /// Decides: the only maker of [`AdmittedImage`].
+    ///
+    /// Where a rule forbids to step back, what was admitted before is asked of
+    /// `memory`, whatever the question says of it, and the admission is kept
+    /// there before it is given.
+    ///
+    /// # Concurrency
+    /// Of several that admit images under one name at once, each has seen what
+    /// the one before it admitted.
     ///
     /// # Errors
     /// [`Denied`], which nobody may turn into anything else than a refusal.
@@ -280,22 +340,60 @@ impl Authority {
         question: &Question<'_>,
         memory: &dyn Memory,
     ) -> Result<AdmittedImage, Denied> {
-        let key = self.key(question);
-        let admitted = |matched, holds_until, made, remembered| AdmittedImage {
+        let subject = question.subject;
+        let after = |last| question.after(last);
+        if !subject.can_step() || !self.extra.applicable(subject).is_monotonic() {
+            return self.decide(&after(Last::Nothing), memory);
+        }
+        for _ in 0..STEPS {
+            let last = memory.last(subject);
+            let question = after(last);
+            let admitted = self.decide(&question, memory)?;
+            let Some(next) = last.followed_by(&admitted.record, &question) else {
+                return Ok(admitted);
+            };
+            match memory.advance(subject, &last, &next) {
+                Advance::Done => return Ok(admitted),
+                Advance::Overtaken => {}
+                Advance::Failed => break,
+            }
+        }
+        // What cannot be kept was for nothing: the rule is not met.
+        self.decide(&after(Last::Unknown), memory)
+    }
+
+    /// All that [`admit`](Self::admit) would consider now. Permits nothing and keeps nothing.
+    #[must_use]
+    pub fn explain(&self, question: &Question<'_>, memory: &dyn Memory) -> Verdict {
+        let question = question.after(memory.last(question.subject));
+        evaluate(&self.policy, &self.extra, &question)
+    }
+
+    fn decide(
+        &self,
+        question: &Question<'_>,
+        memory: &dyn Memory,
+    ) -> Result<AdmittedImage, Denied> {
+        let namespace = question.circumstances.namespace;
+        let authority = self.digest_for(question.subject, namespace);
+        let key = key_of(&authority, question);
+        let admitted = |matched, known: Remembered, record, remembered| AdmittedImage {
             manifest_digest: *question.manifest.digest(),
             subject: question.subject.clone(),
             matched,
-            authority: self.digest,
-            holds_until,
-            record: Record {
-                manifest_digest: *question.manifest.digest(),
-                made,
-            },
+            authority,
+            holds_until: known.holds_until,
+            record,
+            signers: known.signers,
             remembered,
         };
         if let Some(known) = memory.recall(&key).filter(|it| it.in_force(question.now)) {
             let (matched, _) = self.policy.requirements_for(question.subject);
-            return Ok(admitted(matched, known.holds_until, known.made, true));
+            let record = Record {
+                manifest_digest: *question.top().digest(),
+                made: known.made,
+            };
+            return Ok(admitted(matched, known, record, true));
         }
         let verdict = evaluate(&self.policy, &self.extra, question);
         if !verdict.admitted {
@@ -304,65 +402,71 @@ impl Authority {
                 verdict: Box::new(verdict),
             });
         }
-        let remembered = Remembered {
+        let decided = Remembered {
             decided: question.now,
             holds_until: verdict.holds_until,
             made: verdict.record.made,
+            signers: verdict.signers(),
         };
-        memory.remember(&key, &remembered);
-        Ok(admitted(
-            verdict.matched,
-            remembered.holds_until,
-            remembered.made,
-            false,
-        ))
+        // Next time it will be the last one itself.
+        let again = question.after(Last::Nothing);
+        memory.remember(&key_of(&authority, &again), &decided);
+        Ok(admitted(verdict.matched, decided, verdict.record, false))
     }
 
-    /// A digest over the authority and everything of the question but the
-    /// time, which stands beside what is remembered.
+    /// What an answer to a question is remembered under.
     #[must_use]
     pub fn key(&self, question: &Question<'_>) -> QuestionKey {
-        // Every member is named, so that a new one cannot be forgotten here.
-        let Question {
-            subject,
-            manifest,
-            chosen_from,
-            signatures,
-            now: _,
-            circumstances,
-        } = question;
-        let mut digester = Digester::new(Algorithm::Sha256);
-        digester.update(VERSION);
-        absorb(&mut digester, self.digest.as_bytes());
-        absorb(&mut digester, subject.transport().as_bytes());
-        for candidate in subject.candidates() {
-            absorb(&mut digester, candidate.as_bytes());
-        }
-        absorb_text(&mut digester, subject.reference());
-        absorb_text(&mut digester, Some(manifest.digest()));
-        absorb_text(&mut digester, chosen_from.map(|index| index.digest()));
-        // The order in which they were found decides nothing.
-        let mut found: Vec<Digest> = signatures
-            .iter()
-            .map(|found| {
-                let mut digester = Digester::new(Algorithm::Sha256);
-                absorb(&mut digester, found.blob.format.as_bytes());
-                absorb(&mut digester, &found.blob.bytes);
-                digester.finish()
-            })
-            .collect();
-        found.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
-        digester.update(&(found.len() as u64).to_le_bytes());
-        for digest in &found {
-            absorb(&mut digester, digest.as_bytes());
-        }
-        absorb_text(&mut digester, circumstances.namespace);
-        let last = circumstances.last.map(|last| format!("{last:?}"));
-        absorb_text(&mut digester, last);
-        let scan = circumstances.scan.map(|scan| format!("{scan:?}"));
-        absorb_text(&mut digester, scan);
-        QuestionKey(digester.finish())
+        let namespace = question.circumstances.namespace;
+        key_of(&self.digest_for(question.subject, namespace), question)
     }
+}
+
+/// A digest over the authority and everything of the question but the time,
+/// which stands beside what is remembered.
+fn key_of(authority: &Digest, question: &Question<'_>) -> QuestionKey {
+    // Every member is named, so that a new one cannot be forgotten here.
+    let Question {
+        subject,
+        manifest,
+        chosen_from,
+        signatures,
+        now: _,
+        circumstances,
+    } = question;
+    let Circumstances {
+        namespace,
+        last,
+        scan,
+    } = circumstances;
+    let mut digester = Digester::new(Algorithm::Sha256);
+    absorb(&mut digester, authority.as_bytes());
+    absorb(&mut digester, subject.transport().as_bytes());
+    for candidate in subject.candidates() {
+        absorb(&mut digester, candidate.as_bytes());
+    }
+    absorb_text(&mut digester, subject.reference());
+    absorb_text(&mut digester, Some(manifest.digest()));
+    absorb_text(&mut digester, chosen_from.map(|index| index.digest()));
+    // The order in which they were found decides nothing.
+    let mut found: Vec<Digest> = signatures
+        .iter()
+        .map(|found| {
+            let mut digester = Digester::new(Algorithm::Sha256);
+            absorb(&mut digester, found.blob.format.as_bytes());
+            absorb(&mut digester, &found.blob.bytes);
+            digester.finish()
+        })
+        .collect();
+    found.sort_unstable_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
+    digester.update(&(found.len() as u64).to_le_bytes());
+    for digest in &found {
+        absorb(&mut digester, digest.as_bytes());
+    }
+    absorb_text(&mut digester, *namespace);
+    absorb_text(&mut digester, last.key(question));
+    absorb_text(&mut digester, scan.map(|scan| format!("{scan:?}")));
+    QuestionKey(digester.finish())
 }
 
 impl Remembered {
@@ -392,221 +496,4 @@ fn image_words(question: &Question<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-
-    use gantry_image::ManifestBytes;
-
-    use super::*;
-    use crate::evaluate::FoundSignature;
-    use crate::evaluate::tests::{at, manifest, policy, signature};
-    use crate::extra::{Circumstances, Severity};
-
-    const SIGNED: &str = r#"{"default":[{"type":"reject"}],"transports":{"docker":{"h.io":
-        [{"type":"signedBy","keyType":"GPGKeys","keyPath":"/a"}]}}}"#;
-
-    #[derive(Debug, Default)]
-    struct Shelf(RefCell<HashMap<String, Remembered>>);
-
-    impl Memory for Shelf {
-        fn recall(&self, key: &QuestionKey) -> Option<Remembered> {
-            self.0.borrow().get(&key.hex()).copied()
-        }
-
-        fn remember(&self, key: &QuestionKey, admission: &Remembered) {
-            self.0.borrow_mut().insert(key.hex(), *admission);
-        }
-    }
-
-    /// A question that owns its parts.
-    #[derive(Clone)]
-    struct Asked {
-        subject: Subject,
-        manifest: ManifestBytes,
-        chosen_from: Option<ManifestBytes>,
-        signatures: Vec<FoundSignature>,
-        now: SystemTime,
-        scan: Option<Severity>,
-        namespace: Option<&'static str>,
-    }
-
-    impl Asked {
-        fn new(reference: &str, signatures: &[FoundSignature]) -> Self {
-            let reference = Reference::parse_normalized(reference).unwrap();
-            Self {
-                subject: Subject::docker(&reference),
-                manifest: manifest("1"),
-                chosen_from: None,
-                signatures: signatures.to_vec(),
-                now: at(1000),
-                scan: None,
-                namespace: None,
-            }
-        }
-
-        fn question(&self) -> Question<'_> {
-            Question {
-                subject: &self.subject,
-                manifest: &self.manifest,
-                chosen_from: self.chosen_from.as_ref(),
-                signatures: &self.signatures,
-                now: self.now,
-                circumstances: Circumstances {
-                    scan: self.scan,
-                    namespace: self.namespace,
-                    last: None,
-                },
-            }
-        }
-    }
-
-    fn authority(text: &str) -> Authority {
-        Authority::new(policy(text), Extra::default())
-    }
-
-    fn good(signer: &str) -> FoundSignature {
-        signature(signer, manifest("1").digest(), "h.io/a:v1", "500", "2000")
-    }
-
-    #[test]
-    fn an_admission_says_what_was_admitted() {
-        let authority = authority(SIGNED);
-        let asked = Asked::new("h.io/a:v1", &[good("/a")]);
-        let admitted = authority.admit(&asked.question(), &NoMemory).unwrap();
-        assert_eq!(admitted.manifest_digest(), manifest("1").digest());
-        assert_eq!(admitted.reference().unwrap().to_string(), "h.io/a:v1");
-        assert_eq!(*admitted.matched(), Matched::Scope("h.io".into()));
-        assert_eq!(admitted.authority(), authority.digest());
-        assert_eq!(admitted.holds_until(), Some(at(2000)));
-        assert_eq!(admitted.record().made, Some(at(500)));
-        assert!(!admitted.is_remembered());
-    }
-
-    #[test]
-    fn a_denial_says_image_scope_requirement_and_reason() {
-        let other = signature("/a", manifest("2").digest(), "h.io/a:v1", "500", "2000");
-        let digest = *manifest("1").digest();
-        let by_digest = format!("h.io/a@{digest}");
-        for (text, reference, signatures, wanted) in [
-            (
-                SIGNED,
-                "h.io/a:v1",
-                vec![],
-                format!(
-                    "image h.io/a:v1 ({digest}) is not admitted: policy scope h.io of transport docker requires signedBy, \
-                     and it has no signature"
-                ),
-            ),
-            (
-                SIGNED,
-                by_digest.as_str(),
-                vec![good("/b")],
-                format!(
-                    "image {by_digest} is not admitted: policy scope h.io of transport docker requires signedBy, and its \
-                     only signature does not count: /b"
-                ),
-            ),
-            (
-                SIGNED,
-                "h.io/a:v1",
-                vec![other, good("/b")],
-                format!(
-                    "image h.io/a:v1 ({digest}) is not admitted: policy scope h.io of transport docker requires signedBy, \
-                     and none of its 2 signatures counts, the first because: made for manifest {}, and this is {digest}",
-                    manifest("2").digest()
-                ),
-            ),
-            (
-                SIGNED,
-                "other.io/a:v1",
-                vec![good("/a")],
-                format!(
-                    "image other.io/a:v1 ({digest}) is not admitted: the policy's default requires reject, and the policy \
-                     rejects every image here"
-                ),
-            ),
-        ] {
-            let asked = Asked::new(reference, &signatures);
-            let denied = authority(text).admit(&asked.question(), &NoMemory);
-            let denied = denied.unwrap_err();
-            assert_eq!(denied.to_string(), wanted);
-            assert_eq!(denied.kind(), Kind::Denied);
-        }
-    }
-
-    #[test]
-    fn a_memory_serves_until_it_ends_and_after_its_beginning() {
-        let authority = authority(SIGNED);
-        let shelf = Shelf::default();
-        let mut asked = Asked::new("h.io/a:v1", &[good("/a")]);
-        let mut ask = |now| {
-            asked.now = at(now);
-            authority.admit(&asked.question(), &shelf)
-        };
-        assert!(!ask(1000).unwrap().is_remembered());
-        let again = ask(1500).unwrap();
-        assert!(again.is_remembered());
-        assert_eq!(again.holds_until(), Some(at(2000)));
-        assert_eq!(again.record().made, Some(at(500)));
-        assert_eq!(*again.matched(), Matched::Scope("h.io".into()));
-        // A clock that was set back, and one that went past the end.
-        assert!(!ask(999).unwrap().is_remembered());
-        ask(2000).unwrap_err();
-        ask(3000).unwrap_err();
-    }
-
-    #[test]
-    fn a_denial_is_not_remembered() {
-        let shelf = Shelf::default();
-        let asked = Asked::new("h.io/a:v1", &[]);
-        authority(SIGNED)
-            .admit(&asked.question(), &shelf)
-            .unwrap_err();
-        assert!(shelf.0.borrow().is_empty());
-    }
-
-    #[test]
-    fn whatever_the_verdict_depends_on_is_in_the_key() {
-        let signatures = [good("/a"), good("/b")];
-        let first = Asked::new("h.io/a:v1", &signatures);
-        let key = |authority: &Authority, asked: &Asked| authority.key(&asked.question()).hex();
-        let this = authority(SIGNED);
-        let mut keys = vec![key(&this, &first)];
-        assert_eq!(keys[0].len(), 64);
-        let swapped = Asked::new("h.io/a:v1", &[good("/b"), good("/a")]);
-        let later = Asked {
-            now: at(1500),
-            ..first.clone()
-        };
-        assert_eq!(key(&this, &swapped), keys[0]);
-        assert_eq!(key(&this, &later), keys[0]);
-        let unnamed = policy(SIGNED).with_unnamed_bundles(vec!["h.io".into()]);
-        keys.push(key(&authority(&format!("{SIGNED} ")), &first));
-        keys.push(key(&Authority::new(unnamed, Extra::default()), &first));
-        let changed = |change: &dyn Fn(&mut Asked)| {
-            let mut asked = first.clone();
-            change(&mut asked);
-            asked
-        };
-        for asked in [
-            Asked::new("h.io/a:v2", &signatures),
-            Asked::new("h.io/b:v1", &signatures),
-            changed(&|asked| asked.subject = Subject::atomic(asked.subject.reference().unwrap())),
-            changed(&|asked| asked.subject = Subject::tarball()),
-            changed(&|asked| asked.manifest = manifest("2")),
-            changed(&|asked| asked.chosen_from = Some(manifest("2"))),
-            changed(&|asked| asked.signatures.truncate(1)),
-            changed(&|asked| asked.signatures.push(good("/a"))),
-            changed(&|asked| asked.signatures[0].blob.format = "x".into()),
-            changed(&|asked| asked.scan = Some(Severity::Low)),
-            changed(&|asked| asked.namespace = Some("ns")),
-        ] {
-            keys.push(key(&this, &asked));
-        }
-        let all = keys.len();
-        keys.sort();
-        keys.dedup();
-        assert_eq!(keys.len(), all);
-    }
-}
+mod tests;

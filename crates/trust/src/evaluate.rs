@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From a policy, an image and its signatures to a [`Verdict`].
 //!
-//! Pure: keys were read when the policy was prepared, signatures were fetched
-//! by whoever asks, and the clock is part of the question. The verdict is
+//! Pure but for keys, which are read when they are first needed: signatures were
+//! fetched by whoever asks, and the clock is part of the question. The verdict is
 //! plain data that says all that was considered, so that `explain` prints what
 //! `pull` acted on.
 //!
@@ -216,7 +216,18 @@ impl RequirementVerdict {
     }
 }
 
-/// Decides.
+impl Verdict {
+    /// Who signed, for people: of each requirement the first whose signature counts.
+    #[must_use]
+    pub fn signers(&self) -> Vec<String> {
+        let counted = self.requirements.iter();
+        let counted = counted.filter_map(|requirement| requirement.counted().next());
+        counted.map(|counted| counted.signer.to_string()).collect()
+    }
+}
+
+/// Decides, and permits nothing: who acts on a verdict asks
+/// [`Authority::admit`](crate::Authority::admit).
 #[must_use]
 pub fn evaluate(policy: &PreparedPolicy, extra: &Extra, question: &Question<'_>) -> Verdict {
     let mut verdict = evaluate_one(policy, extra, question);
@@ -255,7 +266,7 @@ fn evaluate_one(policy: &PreparedPolicy, extra: &Extra, question: &Question<'_>)
     let by_condition = conditions.iter().flat_map(ConditionVerdict::counted);
     let all = counted.into_iter().chain(by_condition);
     let record = Record {
-        manifest_digest: *question.manifest.digest(),
+        manifest_digest: *question.top().digest(),
         made: all.filter_map(|counted| counted.made).max(),
     };
     let met = requirements.iter().map(RequirementVerdict::holds_until);
@@ -288,13 +299,13 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn requirement(&self, ready: &Ready) -> RequirementVerdict {
         let mut verdict = RequirementVerdict {
-            requirement: ready.type_name,
+            requirement: ready.type_name(),
             identity: None,
             met: false,
             refusal: None,
             signatures: Vec::new(),
         };
-        match &ready.test {
+        match ready.test() {
             Test::Accept => verdict.met = true,
             Test::Refuse(refusal) => verdict.refusal = Some(refusal.clone()),
             Test::Signature(mechanism, identity) => {
@@ -358,6 +369,11 @@ impl Bench<'_> {
 }
 
 impl Question<'_> {
+    /// What a name led to: the manifest, or the index that it was chosen from.
+    pub(crate) fn top(&self) -> &ManifestBytes {
+        self.chosen_from.unwrap_or(self.manifest)
+    }
+
     /// A good statement of this type about the image, if the signature is one.
     pub(crate) fn attested(
         &self,
@@ -430,7 +446,7 @@ pub(crate) mod tests {
     use crate::prepared::{Mechanisms, SigstoreMaterial};
 
     /// Cryptography that believes: a signature is a line of text, a key the signer's name.
-    #[derive(Debug)]
+    #[derive(Debug, Clone)]
     pub(crate) struct Believing;
 
     #[derive(Debug)]
@@ -563,7 +579,7 @@ pub(crate) mod tests {
             .unwrap()
     }
 
-    fn index_of(manifests: &[&ManifestBytes]) -> ManifestBytes {
+    pub(crate) fn index_of(manifests: &[&ManifestBytes]) -> ManifestBytes {
         let entries: Vec<String> = manifests
             .iter()
             .map(|manifest| serde_json::to_string(&manifest.descriptor()).unwrap())

@@ -72,6 +72,13 @@ pub struct Signer {
     pub name: Option<String>,
 }
 
+/// As people know them.
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_ref().unwrap_or(&self.id))
+    }
+}
+
 impl Signer {
     /// Whether `id` names this signer or the key that signed, however its letters are cased.
     #[must_use]

@@ -239,6 +239,83 @@ fn revocations_count_for_ever_or_from_their_day() {
     }
 }
 
+/// Until when our verdict holds, which is the same until then; it must be no later than `end`, when it is another one.
+fn holds_until(what: &str, keys: &[u8], message: &[u8], time_s: u64, end: u64) -> u64 {
+    let message = Bytes::copy_from_slice(message);
+    let judge = |time_s| ring(keys).verify(&message, at(time_s), &Limits::DEFAULT);
+    let until = judge(time_s).unwrap().holds_until.expect(what);
+    let until_s = until
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!(time_s < until_s && until_s <= end, "{what}: {until_s}");
+    assert!(judge(until_s - 1).is_ok(), "{what}");
+    assert!(judge(end).is_err(), "{what}");
+    until_s
+}
+
+#[test]
+fn a_verdict_holds_no_longer_than_what_it_rests_on() {
+    let Some(mut gpg) = Gpg::new().unwrap() else {
+        skip!("gpg is not installed");
+    };
+    let (time, day) = (THEN_S + DAY_S, |days: u64| THEN_S + days * DAY_S);
+    gpg.set_time(Some(THEN_S));
+    let plain = gpg.make_key("plain", "ed25519", "sign,cert", "0").unwrap();
+    let message = gpg.sign(&plain, TEXT, &[]).unwrap();
+    let keys = gpg.export(&plain).unwrap();
+    let signed = ring(&keys)
+        .verify(&message.clone().into(), at(time), &Limits::DEFAULT)
+        .unwrap();
+    assert_eq!((signed.expires, signed.holds_until), (None, None));
+
+    let options = ["--default-sig-expire", "5d"];
+    let brief = gpg.sign(&plain, TEXT, &options).unwrap();
+    let until = holds_until("a signature of five days", &keys, &brief, time, day(5));
+    assert_eq!(until, day(5));
+
+    let mortal = gpg
+        .make_key("mortal", "ed25519", "sign,cert", "10d")
+        .unwrap();
+    let by_mortal = gpg.sign(&mortal, TEXT, &[]).unwrap();
+    let keys = gpg.export(&mortal).unwrap();
+    let until = holds_until("a key of ten days", &keys, &by_mortal, time, day(10));
+    assert_eq!(until, day(10));
+
+    let primary = gpg.make_key("primary", "ed25519", "cert", "0").unwrap();
+    let sub = gpg.add_subkey(&primary, "ed25519", "sign", "20d").unwrap();
+    let by_sub = gpg.sign(&format!("{sub}!"), TEXT, &[]).unwrap();
+    let keys = gpg.export(&primary).unwrap();
+    let until = holds_until("a subkey of twenty days", &keys, &by_sub, time, day(20));
+    assert_eq!(until, day(20));
+
+    // What the owner says later counts from then on: the key file may be from the future.
+    let before = gpg.export(&mortal).unwrap();
+    gpg.set_time(Some(day(4)));
+    gpg.run(&["--quick-set-expire", &mortal, "1d"], b"")
+        .unwrap();
+    let keys = [before, gpg.export(&mortal).unwrap()].concat();
+    holds_until(
+        "a key that will be cut short",
+        &keys,
+        &by_mortal,
+        time,
+        day(5),
+    );
+    gpg.revoke(&plain, None, 3).unwrap();
+    let keys = gpg.export(&plain).unwrap();
+    holds_until("a key that will be retired", &keys, &message, time, day(4));
+    gpg.revoke(&primary, Some(1), 3).unwrap();
+    let keys = gpg.export(&primary).unwrap();
+    holds_until(
+        "a subkey that will be retired",
+        &keys,
+        &by_sub,
+        time,
+        day(4),
+    );
+}
+
 #[test]
 fn a_subkey_signs_while_it_is_bound_and_alive() {
     let Some(mut gpg) = Gpg::new().unwrap() else {

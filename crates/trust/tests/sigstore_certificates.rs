@@ -867,6 +867,24 @@ fn a_certificate_of_ones_own_authority_counts_while_it_lives() {
         judge(between, None, Some(EMAIL), 11 * DAY),
         Err(Reason::Expired)
     );
+    // The verdict says when it ends, to the second.
+    let verifier = Verifier::pki(
+        root.as_bytes(),
+        between.map(str::as_bytes),
+        None,
+        Some(EMAIL.to_owned()),
+        &Limits::DEFAULT,
+    )
+    .unwrap();
+    let until = verify(&signature, &verifier, SystemTime::now()).unwrap();
+    let until = until.holds_until.unwrap();
+    assert!(until < SystemTime::now() + 11 * DAY);
+    let last = until - Duration::from_secs(1);
+    assert!(verify(&signature, &verifier, last).is_ok());
+    assert_eq!(
+        reason(verify(&signature, &verifier, until)),
+        Err(Reason::Expired)
+    );
     assert!(
         Verifier::pki(
             root.as_bytes(),

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_admission::docker::{DockerAuthz, Options};
 use gantry_admission::{
-    Bounds, Clerk, Decision, Journal, Listen, Loaded, PolicyJudge, Rules, Service, Sources,
+    Bounds, Clerk, Decision, Journal, Listen, PolicyJudge, Rules, Service, Sources,
 };
 use gantry_image::{
     BlobStream, EndpointError, ImageSource, SignatureBlob, UnverifiedManifest, Wanted,
@@ -29,7 +29,7 @@ use gantry_testkit::gpg::Gpg;
 use gantry_testkit::tool::{self, DockerRegistry};
 use gantry_transport::registry::RegistrySource;
 use gantry_transport::registry::mirrors::RegistriesConf;
-use gantry_trust::{Extra, Policy, StoredSignature, simple};
+use gantry_trust::{Authority, Extra, NoMemory, Policy, StoredSignature, simple};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -37,14 +37,12 @@ use tokio::sync::oneshot;
 pub struct PolicyFile(pub PathBuf);
 
 impl Rules for PolicyFile {
-    fn load(&self) -> Result<Loaded, String> {
+    fn load(&self) -> Result<Authority, String> {
         let text = std::fs::read(&self.0).map_err(|error| error.to_string())?;
         let policy = Policy::parse(Bytes::from(text), &Limits::DEFAULT)
             .map_err(|error| error.to_string())?;
-        Ok(Loaded {
-            policy: policy.load_keys(&Limits::DEFAULT),
-            extra: Extra::default(),
-        })
+        let policy = policy.load_keys(&Limits::DEFAULT);
+        Ok(Authority::new(policy, Extra::default()))
     }
 }
 
@@ -153,6 +151,7 @@ impl World {
     pub fn judge(&self) -> PolicyJudge {
         PolicyJudge {
             rules: Arc::new(PolicyFile(self.policy.clone())),
+            memory: Arc::new(NoMemory),
             sources: Box::new(Registries(self.signatures())),
             platforms: vec![Platform::host()],
             limits: Limits::DEFAULT,

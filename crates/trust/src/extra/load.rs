@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From directories of files to [`Extra`], keys read.
+//! From directories of files to [`Extra`], and from its keys to what checks signatures.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gantry_oci::{Algorithm, Digester, Kind, Limits};
 
 use super::file::{AttestationRule, RuleFile, RuleText, SignersRule};
-use super::{Attestations, Extra, Rule, Signers};
+use super::{Attestations, Extra, PreparedSigners, Rule, Signers};
+use crate::keys::{Keys, absorb};
 use crate::mechanism::Mechanism;
-use crate::policy::{self, Policy};
-use crate::prepared::{Mechanisms, PreparedPolicy, SigstoreMaterial, absorb};
+use crate::policy::{self, Policy, Source};
+use crate::prepared::{Mechanisms, PreparedPolicy, SigstoreMaterial};
 use crate::refusal::{Reason, Refusal};
 
 /// Why rules could not be loaded; nothing may be admitted then.
@@ -51,15 +53,15 @@ impl LoadExtraError {
 ///
 /// # Errors
 /// [`LoadExtraError`] for the first file that cannot be used.
-pub fn load_dirs(
+pub fn load_dirs<M: Mechanisms + Clone + 'static>(
     dirs: &[PathBuf],
-    mechanisms: &dyn Mechanisms,
+    mechanisms: &M,
     limits: &Limits,
 ) -> Result<Extra, LoadExtraError> {
     let mut loading = Loading {
         extra: Extra::default(),
         digester: Digester::new(Algorithm::Sha256),
-        mechanisms,
+        mechanisms: Arc::new(mechanisms.clone()),
         limits,
     };
     for dir in dirs {
@@ -103,7 +105,7 @@ fn rule_files(dir: &Path) -> Result<Vec<PathBuf>, LoadExtraError> {
 struct Loading<'a> {
     extra: Extra,
     digester: Digester,
-    mechanisms: &'a dyn Mechanisms,
+    mechanisms: Arc<dyn Mechanisms>,
     limits: &'a Limits,
 }
 
@@ -142,8 +144,8 @@ impl Loading<'_> {
 
     /// A namespace without a usable policy admits nothing; others are not its fault.
     fn namespace(&mut self, path: &Path) -> Result<PreparedPolicy, Refusal> {
-        let policy = Policy::load(path, self.limits)
-            .map(|policy| PreparedPolicy::new(policy, self.mechanisms))
+        Policy::load(path, self.limits)
+            .map(|policy| PreparedPolicy::with(policy, &self.mechanisms))
             .map_err(|error| {
                 let mut message = error.to_string();
                 let mut source = std::error::Error::source(&error);
@@ -152,15 +154,10 @@ impl Loading<'_> {
                     source = cause.source();
                 }
                 Refusal::new(Reason::Rejected, message)
-            });
-        match &policy {
-            Ok(policy) => absorb(&mut self.digester, policy.digest().as_bytes()),
-            Err(_) => absorb(&mut self.digester, b"-"),
-        }
-        policy
+            })
     }
 
-    fn rule(&mut self, path: &Path, text: RuleText) -> Result<Rule, String> {
+    fn rule(&self, path: &Path, text: RuleText) -> Result<Rule, String> {
         let signers = text.signers.map(|rule| self.signers(rule)).transpose()?;
         let attestations = text.attestation.into_iter();
         let attestations = attestations.map(|rule| self.attestation(rule)).collect();
@@ -177,53 +174,66 @@ impl Loading<'_> {
         })
     }
 
-    fn signers(&mut self, rule: SignersRule) -> Result<Signers, String> {
-        let identity = rule.identity()?;
-        let openpgp = self.read(&rule.keys);
-        let sigstore = self.read(&rule.sigstore_keys);
-        let one_key_each = match &openpgp {
-            Ok(files) => files
-                .iter()
-                .all(|file| self.mechanisms.count_openpgp(file) == 1),
-            Err(_) => false,
-        };
-        let prepare = || {
-            let mut mechanisms = Vec::new();
-            let (openpgp, sigstore) = (openpgp?, sigstore?);
-            if !openpgp.is_empty() {
-                mechanisms.push(self.mechanisms.openpgp(&openpgp)?);
-            }
-            if !sigstore.is_empty() {
-                mechanisms.push(self.sigstore(sigstore)?);
-            }
-            Ok(mechanisms)
-        };
+    fn signers(&self, rule: SignersRule) -> Result<Signers, String> {
+        let files = [&rule.keys, &rule.sigstore_keys].map(|paths| Source::Files(paths.clone()));
         Ok(Signers {
-            mechanisms: prepare(),
+            identity: rule.identity()?,
+            keys: Arc::new(Keys::new(files.to_vec(), &self.mechanisms)),
             rule,
-            identity,
-            one_key_each,
         })
     }
 
-    fn attestation(&mut self, rule: AttestationRule) -> Attestations {
-        let keys = self.read(&rule.keys);
+    fn attestation(&self, rule: AttestationRule) -> Attestations {
+        let files = vec![Source::Files(rule.keys.clone())];
         Attestations {
-            mechanism: keys.and_then(|keys| self.sigstore(keys)),
+            keys: Arc::new(Keys::new(files, &self.mechanisms)),
             rule,
         }
     }
+}
 
-    fn sigstore(&self, keys: Vec<bytes::Bytes>) -> Result<Arc<dyn Mechanism>, Refusal> {
-        self.mechanisms.sigstore(SigstoreMaterial::Keys(keys), None)
+impl Signers {
+    /// The keys, read and prepared.
+    pub(super) fn prepared(&self) -> &PreparedSigners {
+        self.keys.prepared(|material, mechanisms| {
+            // Two, in the order of the sources.
+            let (mut material, none) = (material.iter(), Ok(Vec::new()));
+            let mut next = || material.next().unwrap_or(&none);
+            let (openpgp, sigstore) = (next(), next());
+            let count = |file: &Bytes| mechanisms.count_openpgp(file);
+            let one_key_each = match openpgp {
+                Ok(files) => files.iter().all(|file| count(file) == 1),
+                Err(_) => false,
+            };
+            let prepare = || {
+                let mut prepared = Vec::new();
+                let (openpgp, sigstore) = (openpgp.clone()?, sigstore.clone()?);
+                if !openpgp.is_empty() {
+                    prepared.push(mechanisms.openpgp(&openpgp)?);
+                }
+                if !sigstore.is_empty() {
+                    prepared.push(by_keys(mechanisms, sigstore)?);
+                }
+                Ok(prepared)
+            };
+            PreparedSigners {
+                mechanisms: prepare(),
+                one_key_each,
+            }
+        })
     }
+}
 
-    fn read(&mut self, paths: &[PathBuf]) -> Result<Vec<bytes::Bytes>, Refusal> {
-        let material = paths
-            .iter()
-            .map(|path| self.mechanisms.read(path))
-            .collect();
-        crate::prepared::absorb_material(&mut self.digester, &material);
-        material
+impl Attestations {
+    /// What checks it, its keys read and prepared.
+    pub(super) fn mechanism(&self) -> &Result<Arc<dyn Mechanism>, Refusal> {
+        self.keys.prepared(|material, mechanisms| {
+            let keys = material.iter().cloned().collect::<Result<Vec<_>, _>>()?;
+            by_keys(mechanisms, keys.concat())
+        })
     }
+}
+
+fn by_keys(mechanisms: &dyn Mechanisms, keys: Vec<Bytes>) -> Result<Arc<dyn Mechanism>, Refusal> {
+    mechanisms.sigstore(SigstoreMaterial::Keys(keys), None)
 }

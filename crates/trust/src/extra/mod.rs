@@ -18,8 +18,9 @@
 mod file;
 mod load;
 mod render;
+mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,11 +28,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gantry_image::ManifestBytes;
-use gantry_oci::{Algorithm, Digest, ManifestDigest};
+use gantry_oci::{Algorithm, Digest, Digester};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{Counted, Question, SignatureVerdict};
 use crate::identity::SignedIdentity;
+use crate::keys::{Keys, absorb};
 use crate::mechanism::{Checked, Mechanism, Signer};
 use crate::prepared::PreparedPolicy;
 use crate::refusal::{Reason, Refusal};
@@ -40,6 +42,7 @@ use crate::scope::Subject;
 pub use file::{AttestationRule, RuleFile, SignersRule};
 pub use load::{LoadExtraError, load_dirs};
 pub use render::{Floor, Rendered, render};
+pub use step::{Last, Record};
 
 /// The rules of all files, with the keys that they name.
 #[derive(Debug, Clone)]
@@ -48,6 +51,7 @@ pub struct Extra {
     revoked_keys: Vec<String>,
     revoked_digests: BTreeSet<Digest>,
     namespaces: BTreeMap<String, Result<PreparedPolicy, Refusal>>,
+    /// SHA-256 of the files; keys are not in it.
     digest: Digest,
 }
 
@@ -91,12 +95,18 @@ pub struct Rule {
 pub struct Signers {
     /// As it stands in the file.
     pub rule: SignersRule,
-    /// What checks signatures; a signature that one of them accepts is good.
-    pub mechanisms: Result<Vec<Arc<dyn Mechanism>>, Refusal>,
     /// Which reference they must name.
     pub identity: SignedIdentity,
+    keys: Arc<Keys<PreparedSigners>>,
+}
+
+/// The keys of [`Signers`].
+#[derive(Debug)]
+struct PreparedSigners {
+    /// What checks signatures; a signature that one of them accepts is good.
+    mechanisms: Result<Vec<Arc<dyn Mechanism>>, Refusal>,
     /// Whether no file has two keys, so that files are signers.
-    pub one_key_each: bool,
+    one_key_each: bool,
 }
 
 /// A statement that must be there.
@@ -104,8 +114,7 @@ pub struct Signers {
 pub struct Attestations {
     /// As it stands in the file.
     pub rule: AttestationRule,
-    /// What checks it.
-    pub mechanism: Result<Arc<dyn Mechanism>, Refusal>,
+    keys: Arc<Keys<Result<Arc<dyn Mechanism>, Refusal>>>,
 }
 
 /// How bad a vulnerability is.
@@ -132,19 +141,9 @@ pub struct Circumstances<'a> {
     /// The namespace that asks: a Kubernetes namespace, a tenant.
     pub namespace: Option<&'a str>,
     /// The last image that was admitted under this name.
-    pub last: Option<Record>,
+    pub last: Last,
     /// The worst finding of a scan of this manifest.
     pub scan: Option<Severity>,
-}
-
-/// An admission to remember, so that older images are refused later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Record {
-    /// The manifest.
-    pub manifest_digest: ManifestDigest,
-    /// When the newest signature that counted was made.
-    #[serde(serialize_with = "crate::evaluate::unix_s")]
-    pub made: Option<SystemTime>,
 }
 
 /// What a rule asked for, and whether it is met.
@@ -172,10 +171,27 @@ pub struct ConditionVerdict {
 }
 
 impl Extra {
-    /// SHA-256 of all files and keys.
-    #[must_use]
-    pub fn digest(&self) -> &Digest {
-        &self.digest
+    /// Adds to a digest all that the answer about a subject, asked by a namespace, depends on.
+    pub(crate) fn absorb(
+        &self,
+        subject: &Subject,
+        namespace: Option<&str>,
+        digester: &mut Digester,
+    ) {
+        absorb(digester, self.digest.as_bytes());
+        for rule in self.applicable(subject).rules() {
+            if let Some(signers) = &rule.signers {
+                signers.keys.absorb(digester);
+            }
+            for attestations in &rule.attestations {
+                attestations.keys.absorb(digester);
+            }
+        }
+        match namespace.and_then(|name| self.namespace_policy(name)) {
+            None => digester.update(b"0"),
+            Some(Err(_)) => digester.update(b"-"),
+            Some(Ok(policy)) => policy.absorb(subject, digester),
+        }
     }
 
     /// The rules, in the order of their files.
@@ -196,6 +212,11 @@ impl Extra {
             revoked_keys: &self.revoked_keys,
             revoked_digests: &self.revoked_digests,
         }
+    }
+
+    /// Whether a namespace has a policy of its own, which may ask for anything.
+    pub(crate) fn has_namespaces(&self) -> bool {
+        !self.namespaces.is_empty()
     }
 
     /// The policy of a namespace, which must admit the image, too.
@@ -253,6 +274,17 @@ impl<'a> Applicable<'a> {
             }
         }
         Ok(expires)
+    }
+
+    /// Whether this digest is revoked.
+    pub(crate) fn revokes(&self, digest: &Digest) -> bool {
+        self.revoked_digests.contains(digest)
+    }
+
+    /// Whether a rule asks what was admitted before.
+    #[must_use]
+    pub fn is_monotonic(&self) -> bool {
+        self.rules.iter().any(|rule| rule.monotonic)
     }
 
     /// The revoked key that a signer used, if it is one.
@@ -349,7 +381,7 @@ impl Rule {
         signers: &Signers,
         judge: &dyn Fn(&dyn Mechanism, &SignedIdentity) -> Vec<SignatureVerdict>,
     ) -> ConditionVerdict {
-        let mechanisms = match &signers.mechanisms {
+        let mechanisms = match &signers.prepared().mechanisms {
             Ok(mechanisms) => mechanisms,
             Err(refusal) => return self.condition("signers", Err(refusal.clone())),
         };
@@ -407,29 +439,6 @@ impl Rule {
         Some(self.condition(name, outcome))
     }
 
-    /// Whoever asks by digest gets what was asked for; a tag must not go back in time.
-    fn judge_step(
-        &self,
-        question: &Question<'_>,
-        counted: &[&Counted],
-    ) -> Option<ConditionVerdict> {
-        let reference = question.subject.reference();
-        if !self.monotonic || reference.is_some_and(|reference| reference.digest.is_some()) {
-            return None;
-        }
-        let newest = counted.iter().filter_map(|counted| counted.made).max();
-        let same = |last: &Record| last.manifest_digest == *question.manifest.digest();
-        let outcome = match (newest, question.circumstances.last) {
-            (None, _) => Err("no signature counts that says when it was made"),
-            (_, None) => Ok(()),
-            (_, Some(last)) if same(&last) => Ok(()),
-            (Some(newest), Some(last)) if last.made.is_none_or(|made| made <= newest) => Ok(()),
-            _ => Err("signed before the image that was last admitted under this name"),
-        };
-        let outcome = outcome.map_err(|message| Refusal::new(Reason::Expired, message));
-        Some(self.condition("monotonic", outcome))
-    }
-
     fn judge_scan(&self, question: &Question<'_>) -> Option<ConditionVerdict> {
         let max = self.max_severity?;
         let outcome = match question.circumstances.scan {
@@ -449,7 +458,7 @@ impl Rule {
         question: &Question<'_>,
         rules: &Applicable<'_>,
     ) -> ConditionVerdict {
-        let mechanism = match &wanted.mechanism {
+        let mechanism = match wanted.mechanism() {
             Ok(mechanism) => &**mechanism,
             Err(refusal) => return self.condition("attestation", Err(refusal.clone())),
         };

@@ -139,10 +139,11 @@ impl Signers {
             ),
             (sigstore, openpgp.len(), sigstore_signed),
         ];
+        let one_key_each = self.prepared().one_key_each;
         let mut requirements = Vec::new();
         for (files, others, make) in kinds {
             let needed = self.rule.at_least.saturating_sub(others);
-            if needed == 0 || files.is_empty() || !self.one_key_each {
+            if needed == 0 || files.is_empty() || !one_key_each {
                 // With several keys in a file the other kind may be enough, whatever the count of files.
                 if others == 0 && !files.is_empty() {
                     requirements.push(make(Source::Files(files.clone()), self.identity.clone()));
@@ -157,7 +158,7 @@ impl Signers {
             }
         }
         let all = openpgp.len() + sigstore.len();
-        let exact = self.rule.at_least == all && self.one_key_each
+        let exact = self.rule.at_least == all && one_key_each
             || self.rule.at_least == 1 && (openpgp.is_empty() || sigstore.is_empty());
         (requirements, exact)
     }

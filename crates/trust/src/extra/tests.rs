@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use gantry_image::ManifestBytes;
-use gantry_oci::{Limits, Reference};
+use gantry_oci::{Limits, ManifestDigest, Reference};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +12,7 @@ use crate::evaluate::tests::{Believing, at, manifest, policy, signature};
 use crate::evaluate::{FoundSignature, Outcome, Question, Verdict, evaluate};
 
 /// The rules of these texts, in files of one directory.
-pub(super) fn rules(texts: &[&str]) -> Result<Extra, LoadExtraError> {
+pub(crate) fn rules(texts: &[&str]) -> Result<Extra, LoadExtraError> {
     let dir = tempfile::tempdir().unwrap();
     for (number, text) in texts.iter().enumerate() {
         std::fs::write(dir.path().join(format!("{number:02}.toml")), text).unwrap();
@@ -209,14 +209,15 @@ fn no_step_back() {
     let extra = rules(&["[[rule]]\nmonotonic = true"]).unwrap();
     let made = |time| [signature("/a", image.digest(), "h.io/a:v1", time, "-")];
     let last = |manifest: &ManifestBytes, made| {
-        Some(Record {
+        Last::Image(Record {
             manifest_digest: *manifest.digest(),
             made: Some(at(made)),
         })
     };
     for (last, time, admitted) in [
-        (None, "500", true),
-        (None, "-", false),
+        (Last::Nothing, "500", true),
+        (Last::Nothing, "-", false),
+        (Last::Unknown, "500", false),
         (last(&newer, 600), "500", false),
         (last(&newer, 500), "500", true),
         (last(&newer, 400), "500", true),
@@ -370,7 +371,7 @@ fn a_file_that_cannot_be_used_spoils_all() {
     std::fs::write(&file, b"\xff").unwrap();
     assert!(load().is_err());
     std::fs::write(&file, "").unwrap();
-    let empty = *load().unwrap().digest();
+    let empty = load().unwrap().digest;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     assert!(load().is_err());
     std::fs::remove_file(&file).unwrap();
@@ -378,7 +379,7 @@ fn a_file_that_cannot_be_used_spoils_all() {
     assert!(matches!(load(), Err(LoadExtraError::Read { .. })));
     let not_a_dir: PathBuf = "/dev/null".into();
     assert!(load_dirs(&[not_a_dir], &Believing, &Limits::DEFAULT).is_err());
-    assert_ne!(*rules(&["[[rule]]"]).unwrap().digest(), empty);
+    assert_ne!(rules(&["[[rule]]"]).unwrap().digest, empty);
 }
 
 fn rule_text() -> impl Strategy<Value = String> {

@@ -203,6 +203,25 @@ impl Certificate {
         std::iter::once(Key::Primary(self)).chain(subkeys)
     }
 
+    /// The first moment after `now_s` at which anything begins or ends that is said here of a key, by whomever:
+    /// until then [`Key::check_fit`] answers as it does now.
+    pub(super) fn next_change(&self, now_s: u64) -> Option<u64> {
+        let primary_s = u64::from(self.primary.created_at().as_secs());
+        let of_users = self.users.iter().flat_map(|user| &user.signatures);
+        let of_primary = self.direct.iter().chain(of_users);
+        let of_primary = of_primary.map(|signature| (primary_s, signature));
+        let of_subkeys = self.subkeys.iter().flat_map(|subkey| {
+            let created_s = u64::from(subkey.key.created_at().as_secs());
+            let signatures = subkey.signatures.iter();
+            signatures.map(move |signature| (created_s, signature))
+        });
+        of_primary
+            .chain(of_subkeys)
+            .flat_map(|(key_created_s, signature)| moments(key_created_s, signature))
+            .filter(|moment| *moment > now_s)
+            .min()
+    }
+
     /// The self-signatures among `signatures` that `verifies` accepts and
     /// whose time has come, the newest first, one of `types`.
     fn newest<'a>(
@@ -456,6 +475,32 @@ pub(super) fn created_s(signature: &Signature) -> Option<u64> {
         SubpacketData::SignatureCreationTime(time) => Some(u64::from(time.as_secs())),
         _ => None,
     })
+}
+
+/// When a signature about a key that was made at `key_created_s` begins to hold, ends, and lets the key end, and when
+/// those do that are embedded in it.
+fn moments(key_created_s: u64, signature: &Signature) -> Vec<u64> {
+    let mut moments = Vec::new();
+    if let Some(created_s) = created_s(signature) {
+        // Self-signatures are believed a little early, revocations on time.
+        moments.extend([created_s.saturating_sub(CLOCK_SKEW_S), created_s]);
+        moments.extend(expires_s(signature, created_s));
+    }
+    for data in subpackets(signature, true) {
+        match data {
+            SubpacketData::KeyExpirationTime(after) if after.as_secs() != 0 => {
+                moments.push(key_created_s + u64::from(after.as_secs()));
+            }
+            // What is embedded in it embeds nothing that is looked at.
+            SubpacketData::EmbeddedSignature(back) => {
+                let created_s = created_s(back);
+                moments.extend(created_s.map(|created_s| created_s.saturating_sub(CLOCK_SKEW_S)));
+                moments.extend(created_s.and_then(|created_s| expires_s(back, created_s)));
+            }
+            _ => {}
+        }
+    }
+    moments
 }
 
 /// When it ends, if ever: the earliest that it says.

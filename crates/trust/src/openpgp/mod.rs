@@ -120,6 +120,8 @@ pub struct SignedText {
     pub created: SystemTime,
     /// Until when the signature holds, if it says so.
     pub expires: Option<SystemTime>,
+    /// Until when all of this holds: no later than signature, key and what is said of the key. For good if absent.
+    pub holds_until: Option<SystemTime>,
 }
 
 impl Keyring {
@@ -198,12 +200,15 @@ impl Keyring {
         let key = self.find_signer(&signature, &text)?;
         key.check_fit(now, limits)?;
         let created_s = check_times(&signature, key, seconds(now))?;
+        let expires_s = expires_s(&signature, created_s);
+        let change_s = key.certificate().next_change(seconds(now));
         Ok(SignedText {
             text,
             key: key.certificate().fingerprint(),
             signer: key.fingerprint(),
             created: at(created_s),
-            expires: expires_s(&signature, created_s).map(at),
+            expires: expires_s.map(at),
+            holds_until: expires_s.into_iter().chain(change_s).min().map(at),
         })
     }
 

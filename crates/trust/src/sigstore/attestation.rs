@@ -42,6 +42,8 @@ pub struct Attestation {
     pub signer: Signer,
     /// When the log took it, where a log was asked for and proves a time.
     pub logged_at: Option<SystemTime>,
+    /// As [`SigstoreClaim::holds_until`](super::SigstoreClaim::holds_until).
+    pub holds_until: Option<SystemTime>,
 }
 
 /// Verifies one attestation, an envelope of an attachment or a bundle, whatever
@@ -110,6 +112,7 @@ fn read_envelope(
         predicate: statement.predicate,
         signer: proven.signer,
         logged_at: proven.logged_at,
+        holds_until: proven.holds_until,
     })
 }
 

@@ -275,6 +275,14 @@ impl Sent {
             .map(|root| root.anchor.clone())
             .collect();
         let between: Vec<_> = intermediates.0.iter().chain(&self.above).cloned().collect();
+        // Which of them the chain was made of is not told: the first end of any is early enough.
+        let of_roots = roots.0.iter().map(|root| root.validity);
+        let of_others = between.iter().filter_map(|certificate| {
+            let fields = Fields::parse(certificate).ok()?;
+            Some(fields.validity)
+        });
+        let all = of_roots.chain(of_others).chain([fields.validity]);
+        let holds_until = all.filter_map(|one| one.end_after(since_epoch)).min();
         certificate
             .verify_for_usage(
                 ALGORITHMS,
@@ -289,6 +297,7 @@ impl Sent {
         Ok(Verified {
             certificate,
             fields,
+            holds_until,
         })
     }
 }
@@ -339,9 +348,15 @@ impl ExtendedKeyUsageValidator for CodeSigning {
 pub(super) struct Verified<'a> {
     certificate: EndEntityCert<'a>,
     fields: Fields<'a>,
+    holds_until: Option<SystemTime>,
 }
 
 impl Verified<'_> {
+    /// Until when the answer is the same: no certificate that it may rest on ends before.
+    pub(super) fn holds_until(&self) -> Option<SystemTime> {
+        self.holds_until
+    }
+
     /// The certificate's key.
     pub(super) fn key(&self) -> Result<PublicKey, Refusal> {
         PublicKey::parse_info(self.fields.key_info).map_err(|error| {
@@ -519,6 +534,12 @@ impl Validity {
     fn contains(self, since_epoch: Duration) -> bool {
         i64::try_from(since_epoch.as_secs())
             .is_ok_and(|now_s| (self.from_s..=self.to_s).contains(&now_s))
+    }
+
+    /// The first moment at which it is over, if that is still to come.
+    fn end_after(self, since_epoch: Duration) -> Option<SystemTime> {
+        let end = Duration::from_secs(u64::try_from(self.to_s).ok()?.checked_add(1)?);
+        (end > since_epoch).then(|| UNIX_EPOCH.checked_add(end))?
     }
 }
 

@@ -329,6 +329,8 @@ pub struct SigstoreClaim {
     pub signer: Signer,
     /// When the log took it, where a log was asked for and proves a time.
     pub logged_at: Option<SystemTime>,
+    /// Until when this holds: the first end of a certificate that it rests on; for good if absent.
+    pub holds_until: Option<SystemTime>,
 }
 
 /// Verifies one signature of an image: an attachment or a bundle.
@@ -458,6 +460,7 @@ enum LogEvidence<'a> {
 struct Proven {
     signer: Signer,
     logged_at: Option<SystemTime>,
+    holds_until: Option<SystemTime>,
 }
 
 impl Proven {
@@ -466,6 +469,7 @@ impl Proven {
             claim,
             signer: self.signer,
             logged_at: self.logged_at,
+            holds_until: self.holds_until,
         }
     }
 }
@@ -538,6 +542,7 @@ impl<'a> Evidence<'a> {
                 Ok(Proven {
                     signer: Signer::Key(key.fingerprint()),
                     logged_at,
+                    holds_until: None,
                 })
             }
             Verifier::Fulcio {
@@ -563,6 +568,8 @@ impl<'a> Evidence<'a> {
                         issuer: Some(oidc_issuer.clone()),
                     },
                     logged_at: Some(time),
+                    // It was good at the log's time, and will have been.
+                    holds_until: None,
                 })
             }
             Verifier::Pki {
@@ -588,6 +595,7 @@ impl<'a> Evidence<'a> {
                         issuer: None,
                     },
                     logged_at: None,
+                    holds_until: certificate.holds_until(),
                 })
             }
         }

@@ -43,7 +43,28 @@ pub fn find(
     image: &str,
     search: &[String],
 ) -> Result<Option<FoundImage>, Failure> {
-    for place in places(context, shares)? {
+    find_in(places(context, shares)?, image, search)
+}
+
+/// As [`find`], in the own store alone.
+///
+/// # Errors
+/// As there.
+pub fn find_own(
+    context: &Context,
+    image: &str,
+    search: &[String],
+) -> Result<Option<FoundImage>, Failure> {
+    let own = places(context, &[])?.into_iter().filter(|it| !it.shared);
+    find_in(own, image, search)
+}
+
+fn find_in(
+    places: impl IntoIterator<Item = Place>,
+    image: &str,
+    search: &[String],
+) -> Result<Option<FoundImage>, Failure> {
+    for place in places {
         match lookup::find(&place.store, place.local(image), search) {
             Ok(found) => return place.found(Some(image), found).map(Some),
             Err(failure) if failure.kind() == Kind::NotFound => {}
@@ -51,6 +72,20 @@ pub fn find(
         }
     }
     Ok(None)
+}
+
+/// Says that an image is in none of the places that [`find`] looks at.
+pub fn nowhere(context: &Context, shares: &[PathBuf], image: &str) -> Failure {
+    let places: Vec<_> = shares
+        .iter()
+        .chain([&context.root])
+        .chain(context.config.shares.iter().map(|share| &share.path))
+        .map(|path| path.display().to_string())
+        .collect();
+    Failure::message(
+        Kind::NotFound,
+        format!("find image {image}: not in {}", places.join(", ")),
+    )
 }
 
 /// The image that a container was made of, by digest, and the name that it was admitted under: by now that may lead

@@ -128,7 +128,8 @@ impl Run {
             )
             .hint("use sudo; containers of other users are not supported yet"));
         }
-        let admission = Admission::load(context)?;
+        let only_planned = self.dry_run || self.explain;
+        let admission = Admission::load(context)?.only_planned(only_planned);
         let image = self.image(context, &admission)?;
         let options = self.container.clone().resolve(self.args.clone())?;
         let terminal = options.terminal;
@@ -198,17 +199,7 @@ impl Run {
     }
 
     fn nowhere(&self, context: &Context) -> Failure {
-        let places: Vec<_> = self
-            .share
-            .iter()
-            .chain([&context.root])
-            .chain(context.config.shares.iter().map(|share| &share.path))
-            .map(|path| path.display().to_string())
-            .collect();
-        Failure::message(
-            Kind::NotFound,
-            format!("find image {}: not in {}", self.image, places.join(", ")),
-        )
+        find::nowhere(context, &self.share, &self.image)
     }
 }
 

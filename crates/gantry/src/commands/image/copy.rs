@@ -172,7 +172,7 @@ impl TellingArgs {
         options: &CopyOptions,
     ) -> Outcome {
         let sink = progress::sink(context.progress, self.quiet);
-        let admission = Admission::load(context)?;
+        let admission = Admission::load(context)?.only_planned(self.dry_run);
         let JudgedSource {
             asked,
             subjects,

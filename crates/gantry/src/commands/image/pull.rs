@@ -50,7 +50,7 @@ pub struct Pull {
 impl Pull {
     /// Pulls, and prints the image's ID.
     pub fn run(self, context: &Context) -> Outcome {
-        let admission = Admission::load(context)?;
+        let admission = Admission::load(context)?.only_planned(self.dry_run);
         if let Some(id) = self.bring(context, &admission)? {
             output::line(id)?;
         }

@@ -1,38 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `gantry trust explain`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use gantry_image::{ImageSource, ManifestBytes};
-use gantry_store::Store;
-use gantry_transport::ImageName;
 use gantry_transport::inspect::{self, InspectOptions};
 use gantry_trust::evaluate::{Outcome as Counted, RequirementVerdict, SignatureVerdict};
-use gantry_trust::extra::{Circumstances, ConditionVerdict};
+use gantry_trust::extra::ConditionVerdict;
 use gantry_trust::scope::Matched;
-use gantry_trust::{FoundSignature, Question, Verdict, evaluate};
+use gantry_trust::{FoundSignature, Verdict};
 
-use crate::commands::image::endpoint::{PlainArgs, PlatformArgs, Side};
+use crate::admission::{Admission, Evidence};
+use crate::commands::container::find::{self, FoundImage};
+use crate::commands::image::endpoint::{JudgedSource, PlainArgs, PlatformArgs};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::trust::{self, Trust};
-use crate::{lookup, network, output};
+use crate::{network, output};
 
 /// Say whether an image is admitted, and why.
 ///
 /// Ends with status 0 if it is, 4 if it is not. Nothing but manifests and signatures is fetched.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
-    /// docker://HOST/NAME:TAG, oci:DIRECTORY, oci:DIRECTORY:REF, store:NAME, or a name in the store
+    /// docker://HOST/NAME:TAG, oci:DIRECTORY, oci:DIRECTORY:REF, store:NAME, or a name as run takes it
     image: String,
+    /// Look for a name in the tree that another host shares, mounted here, before the own store; may be repeated
+    #[arg(long, value_name = "DIRECTORY")]
+    share: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
     /// Apply the policy of this namespace, too
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Which platform of an index.
+    /// Which platform of an index in a registry or a layout.
     #[command(flatten)]
     platform: PlatformArgs,
     /// How the registry is reached.
@@ -46,6 +48,7 @@ impl Explain {
     pub fn about(image: String, side: PlainArgs) -> Self {
         Self {
             image,
+            share: Vec::new(),
             json: false,
             namespace: None,
             platform: PlatformArgs::default(),
@@ -73,47 +76,53 @@ impl Explain {
     /// # Errors
     /// The image or its signatures cannot be read, or there is no policy.
     pub fn ask(&self, context: &Context) -> Result<(Verdict, ManifestBytes), Failure> {
-        let name = match self.image.split_once(':') {
-            Some(("docker" | "oci" | "store", _)) => self.image.parse()?,
-            _ => ImageName::Store(self.image.clone()),
-        };
-        let trust = Trust::load(context)?;
+        let admission = Admission::load(context)?;
         let side = self.side.clone().resolve()?;
-        let stored = stored_name(&name, &side, context)?;
-        let subject = trust::subject(&name, stored.as_ref())?;
-        let source = side.source(name, context)?;
+        let search = side.conf.unqualified_search();
+        let name = match self.image.split_once(':') {
+            Some(("docker" | "oci", _)) => self.image.parse()?,
+            Some(("store", name)) => {
+                let found = find::find_own(context, name, search)?;
+                return self.ask_stored(&admission, found, name, context);
+            }
+            _ => {
+                let found = find::find(context, &self.share, &self.image, search)?;
+                return self.ask_stored(&admission, found, &self.image, context);
+            }
+        };
+        let JudgedSource {
+            subjects, source, ..
+        } = side.judged_source(name, context)?;
         let options = InspectOptions::new(self.platform.clone().resolve()?);
         let (top, image, signatures) = network::run(async {
             let (top, image) = inspect::resolve(&*source, &options).await?;
             let signatures = find_signatures(&*source, &top, &image).await?;
             Ok::<_, Failure>((top, image, signatures))
         })?;
-        let question = Question {
-            subject: &subject,
-            manifest: &image,
-            chosen_from: (top.digest() != image.digest()).then_some(&top),
-            signatures: &signatures,
-            now: SystemTime::now(),
-            circumstances: Circumstances {
-                namespace: self.namespace.as_deref(),
-                ..Circumstances::default()
+        let chosen_from = (top.digest() != image.digest()).then_some(&top);
+        let namespace = self.namespace.as_deref();
+        let verdict = admission.explain_found(
+            &subjects,
+            Evidence {
+                manifest: &image,
+                chosen_from,
+                signatures: &signatures,
             },
-        };
-        let verdict = evaluate(&trust.policy, &trust.extra, &question);
+            namespace,
+        );
         Ok((verdict, image))
     }
-}
 
-fn stored_name(
-    name: &ImageName,
-    side: &Side,
-    context: &Context,
-) -> Result<Option<gantry_store::ImageName>, Failure> {
-    let ImageName::Store(text) = name else {
-        return Ok(None);
-    };
-    let store = Store::open_read_only(&context.root)?;
-    Ok(lookup::find(&store, text, side.conf.unqualified_search())?.name)
+    fn ask_stored(
+        &self,
+        admission: &Admission,
+        found: Option<FoundImage>,
+        name: &str,
+        context: &Context,
+    ) -> Result<(Verdict, ManifestBytes), Failure> {
+        let found = found.ok_or_else(|| find::nowhere(context, &self.share, name))?;
+        admission.explain_stored(&found, self.namespace.as_deref())
+    }
 }
 
 async fn find_signatures(

@@ -10,17 +10,19 @@ use std::time::{Duration, SystemTime};
 use gantry_admission::docker::{self, DockerAuthz};
 use gantry_admission::kubernetes::{self, Webhooks};
 use gantry_admission::{
-    Bounds, Clerk, Decision, Journal, Listen, Loaded, PolicyJudge, Rules, Service, Sources, Tls,
+    Bounds, Clerk, Decision, Journal, Listen, PolicyJudge, Rules, Service, Sources, Tls,
 };
 use gantry_image::{EndpointError, ImageSource};
 use gantry_oci::{Kind, Limits, Platform, Reference};
 use gantry_transport::registry::RegistrySource;
+use gantry_trust::Authority;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::image::endpoint::{PlainArgs, Side};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::memory::HostMemory;
 use crate::trust::Trust;
 
 /// Tell a Docker daemon or a Kubernetes cluster which images are admitted.
@@ -124,6 +126,7 @@ impl Serve {
             .collect::<Result<Vec<_>, _>>()?;
         let judge = PolicyJudge {
             rules: Arc::new(rules),
+            memory: Arc::new(HostMemory::new(context)),
             sources: Box::new(Registries(self.side.clone().resolve()?)),
             platforms: if platforms.is_empty() {
                 vec![Platform::host()]
@@ -218,14 +221,13 @@ fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
 struct OwnRules(Context);
 
 impl OwnRules {
-    fn load_now(&self) -> Result<Loaded, Failure> {
-        let Trust { policy, extra, .. } = Trust::load(&self.0)?;
-        Ok(Loaded { policy, extra })
+    fn load_now(&self) -> Result<Authority, Failure> {
+        Ok(Trust::load(&self.0)?.authority())
     }
 }
 
 impl Rules for OwnRules {
-    fn load(&self) -> Result<Loaded, String> {
+    fn load(&self) -> Result<Authority, String> {
         self.load_now().map_err(|failure| failure.sentence())
     }
 }

@@ -1,36 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Admissions that are still in force: `RUNROOT/verdicts/<64 hexadecimal digits>`.
 //!
-//! What stands here saves checking signatures at each start, so whoever can write here decides what runs. The
-//! directory and each file must belong to the user who runs the command, and be closed to everybody else; anything
-//! else is as if nothing were remembered. RUNROOT goes with the next boot, and the verdicts with it.
+//! What stands here saves checking signatures at each start. RUNROOT goes with the next boot, and the verdicts with it.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
 
 use gantry_sys::publish;
-use gantry_sys::root::RootDir;
-use gantry_trust::Memory;
 use gantry_trust::admit::{QuestionKey, Remembered};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::private::{self, FILE_MODE, PrivateDir};
 use crate::commands::container::launch::random_id;
 
-const FORMAT: u64 = 1;
-/// What a file has at most.
-const FILE_MAX_BYTES: u64 = 1024;
+const FORMAT: u64 = 2;
+/// What a file has at most: most of it are names of signers.
+const FILE_MAX_BYTES: u64 = 16 << 10;
 /// With more than these, those of old policies are surely among them.
 const FILES_MAX: usize = 4096;
 
 /// The admissions of one RUNROOT.
 #[derive(Debug)]
-pub struct Verdicts {
-    path: PathBuf,
-}
+pub(super) struct Verdicts(PrivateDir);
 
 /// One file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,55 +33,43 @@ struct Verdict {
     decided_ns: u64,
     holds_until_ns: Option<u64>,
     made_ns: Option<u64>,
+    signers: Vec<String>,
 }
 
 impl Verdicts {
     /// The admissions below `runroot`. Nothing is made before the first is kept.
-    pub fn new(runroot: &Path) -> Self {
-        Self {
-            path: runroot.join("verdicts"),
-        }
+    pub(super) fn new(runroot: &Path) -> Self {
+        Self(PrivateDir::new(runroot.join("verdicts")))
     }
 
-    /// The directory, if it can be relied on.
-    fn open(&self) -> io::Result<RootDir> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = File::from(rustix::fs::open(&self.path, flags, Mode::empty())?);
-        if !is_ours(&dir.metadata()?) {
-            let why = format!("{} is not ours alone", self.path.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        Ok(RootDir::from_fd(dir.into()))
-    }
-
-    fn read(&self, key: &QuestionKey) -> Option<Remembered> {
-        let path = key.hex();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = self.open().ok()?;
-        let file = File::from(file.open(path.as_bytes(), flags, Mode::empty()).ok()?);
-        let metadata = file.metadata().ok()?;
-        if !metadata.is_file() || !is_ours(&metadata) || metadata.len() > FILE_MAX_BYTES {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        file.take(FILE_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    /// The admission under this key, if there is one that can be relied on.
+    pub(super) fn recall(&self, key: &QuestionKey) -> Option<Remembered> {
+        let name = key.hex();
+        let dir = self.0.open().ok()??;
+        let bytes = private::read(&dir, &name, FILE_MAX_BYTES).ok()??;
         let verdict: Verdict = serde_json::from_slice(&bytes).ok()?;
-        if verdict.format != FORMAT || verdict.key != path {
+        if verdict.format != FORMAT || verdict.key != name {
             return None;
         }
-        let time = |ns: u64| UNIX_EPOCH.checked_add(Duration::from_nanos(ns));
+        let time = private::from_ns;
         let optional = |ns: Option<u64>| ns.map_or(Some(None), |ns| time(ns).map(Some));
         Some(Remembered {
             decided: time(verdict.decided_ns)?,
             holds_until: optional(verdict.holds_until_ns)?,
             made: optional(verdict.made_ns)?,
+            signers: verdict.signers,
         })
     }
 
+    /// Keeps an admission, if that can be done.
+    pub(super) fn remember(&self, key: &QuestionKey, admission: &Remembered) {
+        if let Err(error) = self.write(key, admission) {
+            tracing::debug!("keep a verdict: {error}");
+        }
+    }
+
     fn write(&self, key: &QuestionKey, admission: &Remembered) -> io::Result<()> {
-        let mut make = DirBuilder::new();
-        make.recursive(true).mode(0o700).create(&self.path)?;
-        let dir = self.open()?;
+        let dir = self.0.ensure()?;
         let names = dir.list(b".")?;
         if names.len() > FILES_MAX {
             for name in names {
@@ -100,13 +80,12 @@ impl Verdicts {
             ".{}",
             random_id().map_err(|failure| io::Error::other(failure.sentence()))?
         );
-        let mode = Mode::RUSR | Mode::WUSR;
         let bytes = serde_json::to_vec(&Verdict::of(key, admission)?)?;
         publish::atomic_write_volatile(
             &dir,
             key.hex().as_bytes(),
             temporary.as_bytes(),
-            mode,
+            FILE_MODE,
             &bytes,
         )?;
         Ok(())
@@ -115,43 +94,23 @@ impl Verdicts {
 
 impl Verdict {
     fn of(key: &QuestionKey, admission: &Remembered) -> io::Result<Self> {
-        let optional = |time: Option<SystemTime>| time.map(ns).transpose();
+        let optional = |time: Option<SystemTime>| time.map(private::to_ns).transpose();
         Ok(Self {
             format: FORMAT,
             key: key.hex(),
-            decided_ns: ns(admission.decided)?,
+            decided_ns: private::to_ns(admission.decided)?,
             holds_until_ns: optional(admission.holds_until)?,
             made_ns: optional(admission.made)?,
+            signers: admission.signers.clone(),
         })
     }
-}
-
-impl Memory for Verdicts {
-    fn recall(&self, key: &QuestionKey) -> Option<Remembered> {
-        self.read(key)
-    }
-
-    fn remember(&self, key: &QuestionKey, admission: &Remembered) {
-        if let Err(error) = self.write(key, admission) {
-            tracing::debug!("keep a verdict: {error}");
-        }
-    }
-}
-
-fn ns(time: SystemTime) -> io::Result<u64> {
-    let since = time.duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-    u64::try_from(since.as_nanos()).map_err(io::Error::other)
-}
-
-/// Owned by the user of this process and by nobody else to read or write.
-fn is_ours(metadata: &std::fs::Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::{Duration, UNIX_EPOCH};
 
     use gantry_oci::Limits;
     use gantry_trust::admit::Authority;
@@ -184,6 +143,7 @@ mod tests {
             decided: at(1000),
             holds_until: Some(at(2000)),
             made: None,
+            signers: vec!["KEY".into()],
         }
     }
 
@@ -238,11 +198,11 @@ mod tests {
         spoil(&|| chmod(&file, 0o602));
         spoil(&|| chmod(file.parent().unwrap(), 0o770));
         spoil(&|| edit(&key("a").hex(), &key("b").hex()));
-        spoil(&|| edit("\"format\":1", "\"format\":2"));
+        spoil(&|| edit("\"format\":2", "\"format\":1"));
         spoil(&|| edit("{", "{\"more\":1,"));
         spoil(&|| edit("}", ""));
         spoil(&|| fs::write(&file, "").unwrap());
-        spoil(&|| fs::write(&file, " ".repeat(2000)).unwrap());
+        spoil(&|| fs::write(&file, " ".repeat(20_000)).unwrap());
         spoil(&|| {
             let elsewhere = dir.path().join("elsewhere");
             fs::rename(&file, &elsewhere).unwrap();

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The question about an image of a store: what its name led to, held to the manifest, and the signatures beside it.
+
+use gantry_image::{ManifestBytes, UnverifiedManifest};
+use gantry_oci::{ChainId, DiffId, Digest, Kind, Limits, ManifestDigest};
+use gantry_store::{ImageRecord, RecordContent, Store};
+use gantry_trust::{Question, Subject};
+
+use super::{Admission, Evidence, first_name, found_at};
+use crate::commands::container::find::FoundImage;
+use crate::exit::Failure;
+
+/// An image of a store whose record is that of its manifest, with its names.
+#[derive(Debug)]
+pub(super) struct StoredCase<'a> {
+    store: &'a Store,
+    limits: &'a Limits,
+    subjects: Vec<Subject>,
+    manifest: ManifestBytes,
+    index: Option<ManifestBytes>,
+}
+
+impl<'a> StoredCase<'a> {
+    /// Reads the documents and holds the record to them.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if they do not fit; the store's own.
+    pub(super) fn open(found: &'a FoundImage, limits: &'a Limits) -> Result<Self, Failure> {
+        let store = &found.store;
+        let manifest = read_manifest(store, &found.record.digest, limits)?;
+        check_record(store, &found.record, &manifest)?;
+        let index = found.index.as_ref();
+        let index = index.map(|digest| read_manifest(store, digest, limits));
+        let (index, subjects) = (index.transpose()?, found.subjects()?);
+        for subject in &subjects {
+            check_pinned(subject, &manifest, index.as_ref())?;
+        }
+        Ok(Self {
+            store,
+            limits,
+            subjects,
+            manifest,
+            index,
+        })
+    }
+
+    /// The first good answer, under any of its names; if there is none, the first answer. It may be the index that
+    /// was signed, from which this image was chosen when it was pulled.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn first<T, E>(
+        &self,
+        admission: &Admission,
+        ask: &dyn Fn(&Question<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Failure> {
+        let first = self.ask(admission, self.index.as_ref(), ask)?;
+        if first.is_ok() || self.index.is_some() || !admission.asks_for_signatures(&self.subjects) {
+            return Ok(first);
+        }
+        for digest in indexes_of(self.store, self.manifest.digest())? {
+            let index = read_manifest(self.store, &digest, self.limits)?;
+            let next = self.ask(admission, Some(&index), ask)?;
+            if next.is_ok() {
+                return Ok(next);
+            }
+        }
+        Ok(first)
+    }
+
+    /// The manifest.
+    pub(super) fn into_manifest(self) -> ManifestBytes {
+        self.manifest
+    }
+
+    fn ask<T, E>(
+        &self,
+        admission: &Admission,
+        index: Option<&ManifestBytes>,
+        ask: &dyn Fn(&Question<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Failure> {
+        let mut signatures = Vec::new();
+        if admission.asks_for_signatures(&self.subjects) {
+            for about in std::iter::once(&self.manifest).chain(index) {
+                let kept = self.store.signatures(about.digest())?;
+                let place = format!(
+                    "store {}, of {}",
+                    self.store.path().display(),
+                    about.digest()
+                );
+                found_at(&place, kept, &mut signatures);
+            }
+        }
+        let evidence = Evidence {
+            manifest: &self.manifest,
+            chosen_from: index,
+            signatures: &signatures,
+        };
+        Ok(first_name(&self.subjects, evidence, ask))
+    }
+}
+
+fn read_manifest(
+    store: &Store,
+    digest: &ManifestDigest,
+    limits: &Limits,
+) -> Result<ManifestBytes, Failure> {
+    let record = store.image(digest)?;
+    let found = record.zip(store.manifest(digest)?);
+    let (record, bytes) = found
+        .ok_or_else(|| Failure::message(Kind::Corrupt, format!("manifest {digest} is gone")))?;
+    let media_type = record.media_type.as_str().to_owned();
+    let manifest = UnverifiedManifest::new(bytes.into(), Some(media_type), None);
+    Ok(manifest.verify(Some(digest), limits)?)
+}
+
+/// The indexes of a store that list an image.
+fn indexes_of(store: &Store, digest: &ManifestDigest) -> Result<Vec<ManifestDigest>, Failure> {
+    let mut indexes = Vec::new();
+    for candidate in store.digests()? {
+        let content = store.image(&candidate)?.map(|record| record.content);
+        if let Some(RecordContent::Index { present, .. }) = content {
+            indexes.extend(present.contains(digest).then_some(candidate));
+        }
+    }
+    Ok(indexes)
+}
+
+/// Holds a store's record to the manifest: a record is what mounts go by, and the manifest is what was admitted.
+fn check_record(
+    store: &Store,
+    record: &ImageRecord,
+    manifest: &ManifestBytes,
+) -> Result<(), Failure> {
+    let differs = |what: &str| {
+        let digest = manifest.digest();
+        let message =
+            format!("the store's record of image {digest} has another {what} than its manifest");
+        Err(Failure::message(Kind::Corrupt, message)
+            .hint("find what is damaged: gantry store check"))
+    };
+    let (Some(facts), Some(document)) = (record.image(), manifest.as_manifest()) else {
+        return differs("kind");
+    };
+    if *facts.image_id.digest() != document.config.digest {
+        return differs("configuration");
+    }
+    let blobs = facts.layers.iter().map(|layer| layer.digest.digest());
+    if !blobs.eq(document.layers.iter().map(|layer| &layer.digest)) {
+        return differs("list of layers");
+    }
+    let diff_ids: Vec<DiffId> = facts.layers.iter().map(|layer| layer.diff_id).collect();
+    let chain = ChainId::of(&diff_ids);
+    if store.config(record)?.rootfs.diff_ids != diff_ids || chain != facts.chain_id {
+        return differs("tree");
+    }
+    Ok(())
+}
+
+/// A name by digest must lead to that digest, or to an index with it, whatever the link in the store says.
+fn check_pinned(
+    subject: &Subject,
+    manifest: &ManifestBytes,
+    index: Option<&ManifestBytes>,
+) -> Result<(), Failure> {
+    let pinned = subject
+        .reference()
+        .and_then(|reference| reference.digest.as_ref());
+    let Some(pinned) = pinned.map(ManifestDigest::digest) else {
+        return Ok(());
+    };
+    let is = |manifest: &ManifestBytes| *pinned == Digest::of(pinned.algorithm(), manifest.bytes());
+    if is(manifest) || index.is_some_and(is) {
+        return Ok(());
+    }
+    let message = format!("the store gives {} for {pinned}", manifest.digest());
+    Err(Failure::message(Kind::Corrupt, message))
+}
