@@ -9,7 +9,8 @@ use crate::layout::{self, object_name};
 use crate::open::Store;
 use crate::record::{ImageRecord, RecordContent};
 use crate::trees::composefs;
-use gantry_oci::ObjectId;
+use crate::usage::Variant;
+use gantry_oci::{DiffId, ManifestDigest, ObjectId};
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -46,6 +47,8 @@ pub struct CheckReport {
     pub layers: u64,
     /// Objects.
     pub objects: u64,
+    /// Contents that are kept again with other metadata, for the hard-link face.
+    pub variants: u64,
     /// Bytes that were hashed.
     pub hashed_bytes: u64,
     /// Damage; none means that the store is sound.
@@ -59,6 +62,26 @@ pub struct Problem {
     pub path: String,
     /// What is wrong with it.
     pub problem: String,
+    /// What would have to be brought again.
+    pub damage: Damage,
+}
+
+/// What is damaged, as far as mending it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(tag = "kind", content = "id", rename_all = "kebab-case")]
+pub enum Damage {
+    /// The contents of an object are missing or wrong.
+    Object(ObjectId),
+    /// A variant of these contents is wrong.
+    Variant(ObjectId),
+    /// The record of a layer is missing or wrong.
+    Layer(DiffId),
+    /// The record of an image or index, or a file that follows from it.
+    Image(ManifestDigest),
+    /// A signature of this image or index.
+    Signature(ManifestDigest),
+    /// Something that nobody can know the right form of.
+    Unknown,
 }
 
 impl CheckReport {
@@ -68,15 +91,16 @@ impl CheckReport {
         self.problems.is_empty()
     }
 
-    fn add(&mut self, path: impl Into<String>, problem: impl ToString) {
+    fn add(&mut self, damage: Damage, path: impl Into<String>, problem: impl ToString) {
         self.problems.push(Problem {
             path: path.into(),
             problem: problem.to_string(),
+            damage,
         });
     }
 
-    fn add_error(&mut self, path: impl Into<String>, error: &StoreError) {
-        self.add(path, chain(error));
+    fn add_error(&mut self, damage: Damage, path: impl Into<String>, error: &StoreError) {
+        self.add(damage, path, chain(error));
     }
 }
 
@@ -94,8 +118,10 @@ impl Store {
         let wanted = self.check_layers(&mut report)?;
         self.check_records(options, &mut report)?;
         self.check_names(&mut report)?;
-        let objects = self.objects()?;
-        let present: HashSet<ObjectId> = objects.iter().copied().collect();
+        let contents = self.contents(&wanted)?;
+        let present: HashSet<ObjectId> = contents.iter().filter_map(Content::object).collect();
+        report.objects = present.len() as u64;
+        report.variants = (contents.len() - present.len()) as u64;
         for (id, (size_bytes, layer)) in &wanted {
             // Published after the listing, or really missing.
             let path = format!("{}/{}", layout::OBJECTS, object_name(id));
@@ -108,14 +134,39 @@ impl Store {
                     .is_none()
             {
                 report.add(
+                    Damage::Object(*id),
                     path,
                     format!("object is missing; {layer} needs its {size_bytes} bytes"),
                 );
             }
         }
-        self.check_objects(&objects, &wanted, options, progress, &mut report);
+        self.check_contents(&contents, options, progress, &mut report);
         report.problems.sort();
         Ok(report)
+    }
+
+    /// Every file that holds contents, with the size that it should have.
+    fn contents(
+        &self,
+        wanted: &HashMap<ObjectId, (u64, String)>,
+    ) -> Result<Vec<Content>, StoreError> {
+        let size_of = |id: &ObjectId| wanted.get(id).map(|(size_bytes, _)| *size_bytes);
+        let object = |id: ObjectId| Content {
+            path: format!("{}/{}", layout::OBJECTS, object_name(&id)),
+            expected_bytes: size_of(&id),
+            damage: Damage::Object(id),
+            id,
+        };
+        let variant = |variant: Variant| Content {
+            path: variant.path,
+            expected_bytes: size_of(&variant.id),
+            damage: Damage::Variant(variant.id),
+            id: variant.id,
+        };
+        let objects = self.objects()?.into_iter().map(object);
+        Ok(objects
+            .chain(self.variants()?.into_iter().map(variant))
+            .collect())
     }
 
     fn check_layers(
@@ -135,7 +186,7 @@ impl Store {
                             .or_insert_with(|| (size_bytes, format!("layer {diff_id}")));
                     }
                 }
-                Err(error) => report.add_error(path, &error),
+                Err(error) => report.add_error(Damage::Layer(diff_id), path, &error),
             }
         }
         Ok(wanted)
@@ -149,7 +200,7 @@ impl Store {
         for name in self.list(layout::DIGESTS)? {
             let path = format!("{}/{name}", layout::DIGESTS);
             let Ok(digest) = name.parse() else {
-                report.add(path, "name is no digest");
+                report.add(Damage::Unknown, path, "name is no digest");
                 continue;
             };
             report.records += 1;
@@ -164,10 +215,14 @@ impl Store {
                         .doing(|| path.clone())?
                         .is_some()
                     {
-                        report.add(path, "record is missing");
+                        report.add(Damage::Image(digest), path, "record is missing");
                     }
                 }
-                Err(error) => report.add_error(format!("{path}/{}", layout::RECORD_JSON), &error),
+                Err(error) => report.add_error(
+                    Damage::Image(digest),
+                    format!("{path}/{}", layout::RECORD_JSON),
+                    &error,
+                ),
             }
         }
         Ok(())
@@ -180,23 +235,21 @@ impl Store {
         options: &CheckOptions,
         report: &mut CheckReport,
     ) {
+        let image = Damage::Image(record.digest);
+        let file = |name: &str| format!("{path}/{name}");
         match self.manifest(&record.digest) {
             Ok(Some(_)) => {}
-            Ok(None) => report.add(
-                format!("{path}/{}", layout::MANIFEST_JSON),
-                "file is missing",
-            ),
-            Err(error) => report.add_error(format!("{path}/{}", layout::MANIFEST_JSON), &error),
+            Ok(None) => report.add(image, file(layout::MANIFEST_JSON), "file is missing"),
+            Err(error) => report.add_error(image, file(layout::MANIFEST_JSON), &error),
         }
-        if let Err(error) = self.signatures(&record.digest) {
-            report.add_error(format!("{path}/{}", layout::SIGNATURES), &error);
-        }
+        self.check_signatures(&record.digest, report);
         let facts = match &record.content {
             RecordContent::Image(facts) => facts,
             RecordContent::Index { present, .. } => {
                 for entry in present {
                     if !matches!(self.image(entry), Ok(Some(_))) {
                         report.add(
+                            Damage::Image(*entry),
                             path,
                             format!("image {entry} of the index is missing or damaged"),
                         );
@@ -206,24 +259,28 @@ impl Store {
             }
         };
         if let Err(error) = self.config(record) {
-            report.add_error(format!("{path}/{}", layout::CONFIG_JSON), &error);
+            report.add_error(image, file(layout::CONFIG_JSON), &error);
         }
         for layer in &facts.layers {
             if !matches!(self.has_layer(&layer.diff_id), Ok(true)) {
-                report.add(path, format!("layer {} is missing", layer.diff_id));
+                report.add(
+                    Damage::Layer(layer.diff_id),
+                    path,
+                    format!("layer {} is missing", layer.diff_id),
+                );
             }
         }
         if facts.faces.composefs {
-            let file = format!("{path}/{}", layout::IMAGE_EROFS);
+            let file = file(layout::IMAGE_EROFS);
             match self.inner.root.open_file(file.as_bytes()) {
-                Err(error) => report.add(file, chain(&error)),
-                Ok(mut image) => {
-                    let found = options.read_contents.then(|| composefs::hash(&mut image));
+                Err(error) => report.add(image, file, chain(&error)),
+                Ok(mut erofs) => {
+                    let found = options.read_contents.then(|| composefs::hash(&mut erofs));
                     match found {
                         Some(Ok(found)) if Some(found) != facts.erofs => {
-                            report.add(file, format!("its digest is {}", found.verity));
+                            report.add(image, file, format!("its digest is {}", found.verity));
                         }
-                        Some(Err(error)) => report.add(file, error),
+                        Some(Err(error)) => report.add(image, file, error),
                         Some(Ok(found)) => report.hashed_bytes += found.size_bytes,
                         None => {}
                     }
@@ -231,10 +288,24 @@ impl Store {
             }
         }
         if facts.faces.hardlink {
-            let tree = format!("{path}/{}", layout::ROOTFS);
+            let tree = file(layout::ROOTFS);
             match self.inner.root.stat(tree.as_bytes()) {
                 Ok(Some(stat)) if FileType::from_raw_mode(stat.st_mode).is_dir() => {}
-                _ => report.add(tree, "tree is missing"),
+                _ => report.add(image, tree, "tree is missing"),
+            }
+        }
+    }
+
+    fn check_signatures(&self, digest: &ManifestDigest, report: &mut CheckReport) {
+        match self.damaged_signatures(digest) {
+            Ok(damaged) => {
+                for (path, why) in damaged {
+                    report.add(Damage::Signature(*digest), path, why);
+                }
+            }
+            Err(error) => {
+                let path = format!("{}/{digest}/{}", layout::DIGESTS, layout::SIGNATURES);
+                report.add_error(Damage::Unknown, path, &error);
             }
         }
     }
@@ -243,7 +314,7 @@ impl Store {
         let names = match self.names() {
             Ok(names) => names,
             Err(error @ StoreError::Corrupt { .. }) => {
-                report.add_error(layout::IMAGES, &error);
+                report.add_error(Damage::Unknown, layout::IMAGES, &error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -252,21 +323,23 @@ impl Store {
             report.names += 1;
             if matches!(self.image(&named.digest), Ok(None)) {
                 let path = format!("{}/{}", named.name.dir(), named.name.file());
-                report.add(path, format!("image {} is missing", named.digest));
+                report.add(
+                    Damage::Image(named.digest),
+                    path,
+                    format!("image {} is missing", named.digest),
+                );
             }
         }
         Ok(())
     }
 
-    fn check_objects(
+    fn check_contents(
         &self,
-        objects: &[ObjectId],
-        wanted: &HashMap<ObjectId, (u64, String)>,
+        contents: &[Content],
         options: &CheckOptions,
         progress: &(dyn Fn(u64, u64) + Sync),
         report: &mut CheckReport,
     ) {
-        report.objects = objects.len() as u64;
         let next = AtomicUsize::new(0);
         let hashed = AtomicU64::new(0);
         let problems = Mutex::new(Vec::new());
@@ -275,9 +348,10 @@ impl Store {
                 scope.spawn(|| {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(id) = objects.get(at) else { break };
-                        let expected = wanted.get(id).map(|(size_bytes, _)| *size_bytes);
-                        match self.check_object(id, expected, options.read_contents) {
+                        let Some(content) = contents.get(at) else {
+                            break;
+                        };
+                        match self.check_content(content, options.read_contents) {
                             Ok(bytes) => {
                                 hashed.fetch_add(bytes, Ordering::Relaxed);
                             }
@@ -286,7 +360,7 @@ impl Store {
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .push(problem),
                         }
-                        progress(at as u64 + 1, objects.len() as u64);
+                        progress(at as u64 + 1, contents.len() as u64);
                     }
                 });
             }
@@ -299,16 +373,13 @@ impl Store {
         );
     }
 
-    fn check_object(
-        &self,
-        id: &ObjectId,
-        expected_bytes: Option<u64>,
-        read: bool,
-    ) -> Result<u64, Problem> {
-        let path = format!("{}/{}", layout::OBJECTS, object_name(id));
+    /// Answers how many bytes were read.
+    fn check_content(&self, content: &Content, read: bool) -> Result<u64, Problem> {
+        let path = &content.path;
         let problem = |problem: String| Problem {
             path: path.clone(),
             problem,
+            damage: content.damage,
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&self.inner.root, path.as_str(), flags, Mode::empty()) {
@@ -320,11 +391,12 @@ impl Store {
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(problem("it is no file".to_owned()));
         }
-        if stat.st_mode & 0o6000 != 0 || stat.st_mode & 0o004 == 0 {
+        let unreadable = stat.st_mode & 0o6000 != 0 || stat.st_mode & 0o004 == 0;
+        if content.object().is_some() && unreadable {
             return Err(problem(format!("its mode is {:o}", stat.st_mode & 0o7777)));
         }
         let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
-        if let Some(expected) = expected_bytes
+        if let Some(expected) = content.expected_bytes
             && expected != size_bytes
         {
             return Err(problem(format!(
@@ -336,7 +408,7 @@ impl Store {
         }
         let found =
             composefs::hash(&mut File::from(file)).map_err(|error| problem(error.to_string()))?;
-        if found.verity == *id {
+        if found.verity == content.id {
             Ok(size_bytes)
         } else {
             Err(problem(format!("its digest is {}", found.verity)))
@@ -344,7 +416,26 @@ impl Store {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// A file that holds contents.
+struct Content {
+    /// Where, below the store's root.
+    path: String,
+    /// What its digest must be.
+    id: ObjectId,
+    /// The size that a layer says.
+    expected_bytes: Option<u64>,
+    /// What it is if it is wrong.
+    damage: Damage,
+}
+
+impl Content {
+    /// The object that this is, unless it is a variant of one.
+    fn object(&self) -> Option<ObjectId> {
+        matches!(self.damage, Damage::Object(_)).then_some(self.id)
+    }
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -100,6 +100,18 @@ pub(crate) fn parse_object_name(dir: &[u8], name: &[u8]) -> Option<ObjectId> {
     format!("sha256:{dir}{name}").parse().ok()
 }
 
+/// Reads from a variant's directory and name whose contents it has, `None` for what is no variant.
+pub(crate) fn parse_variant_name(dir: &[u8], name: &[u8]) -> Option<ObjectId> {
+    let (contents, rest) = name.split_at_checked(62)?;
+    let (key, turn) = rest.strip_prefix(b"-")?.split_at_checked(32)?;
+    let is_turn = |turn: &[u8]| {
+        turn.strip_prefix(b".")
+            .is_some_and(|turn| !turn.is_empty() && turn.iter().all(u8::is_ascii_digit))
+    };
+    let whole = key.iter().all(u8::is_ascii_hexdigit) && (turn.is_empty() || is_turn(turn));
+    whole.then(|| parse_object_name(dir, contents)).flatten()
+}
+
 fn split_hex(digest: &Digest) -> String {
     let hex = digest.hex();
     format!("{}/{}", &hex[..2], &hex[2..])
@@ -117,5 +129,24 @@ mod tests {
         assert_eq!(parse_object_name(b"ab", &name.as_bytes()[3..]), Some(id));
         assert_eq!(parse_object_name(b"ab", b"short"), None);
         assert_eq!(parse_object_name(b"AB", &name.as_bytes()[3..]), None);
+    }
+
+    #[test]
+    fn variant_names_tell_whose_contents_they_have() {
+        let id: ObjectId = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+        let name = |tail: &str| format!("{}{tail}", "ab".repeat(31)).into_bytes();
+        let key = "0f".repeat(16);
+        for (tail, whole) in [
+            (format!("-{key}"), true),
+            (format!("-{key}.1"), true),
+            (format!("-{key}."), false),
+            (format!("-{key}.x"), false),
+            (format!("-{}", &key[1..]), false),
+            (key.clone(), false),
+            (String::new(), false),
+        ] {
+            let found = parse_variant_name(b"ab", &name(&tail));
+            assert_eq!(found, whole.then_some(id), "{tail}");
+        }
     }
 }

@@ -49,7 +49,7 @@ mod trees;
 pub mod usage;
 
 pub use error::StoreError;
-pub use fsck::{CheckOptions, CheckReport, Problem};
+pub use fsck::{CheckOptions, CheckReport, Damage, Problem};
 pub use gantry_sys::rootfs::{RootfsLower, RootfsPlan, RootfsUpper};
 pub use ingest::{
     BlobForm, Claim, CommitImage, Ingest, IngestError, IngestOptions, LayerClaim, LayerInfo,

@@ -113,6 +113,33 @@ impl Store {
         publish::sync_dir(&image).doing(action)
     }
 
+    /// The files that are named as signatures and are none, with what is wrong with each.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(crate) fn damaged_signatures(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let directory = directory(digest);
+        let mut damaged = Vec::new();
+        for name in self.signature_names(digest)? {
+            let path = format!("{directory}/{name}");
+            match self.read_small(&path, self.limits().signature_bytes) {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    let found = Digest::of(Algorithm::Sha256, &bytes).hex();
+                    if found != name {
+                        damaged.push((path, format!("its digest is {found}")));
+                    }
+                }
+                Err(StoreError::Corrupt { why, .. }) => damaged.push((path, why)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
     /// The names of complete signatures.
     fn signature_names(&self, digest: &ManifestDigest) -> Result<Vec<String>, StoreError> {
         let names = self.list(&directory(digest))?;

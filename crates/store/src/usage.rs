@@ -207,9 +207,12 @@ impl Store {
         for fan in self.list(layout::VARIANTS)? {
             let dir = self.dir(&format!("{}/{fan}", layout::VARIANTS))?;
             for name in self.list(&format!("{}/{fan}", layout::VARIANTS))? {
+                let parsed = layout::parse_variant_name(fan.as_bytes(), name.as_bytes());
+                let Some(id) = parsed else { continue };
                 match rustix::fs::statat(&dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => variants.push(Variant {
                         path: format!("{}/{fan}/{name}", layout::VARIANTS),
+                        id,
                         inode: stat.st_ino,
                         links: u64::from(stat.st_nlink),
                         bytes: disk_bytes(&stat),
@@ -258,6 +261,8 @@ impl Store {
 pub(crate) struct Variant {
     /// Where, below the store's root.
     pub(crate) path: String,
+    /// Whose contents these are.
+    pub(crate) id: ObjectId,
     pub(crate) inode: u64,
     /// Names of the file: its own, and those in trees.
     pub(crate) links: u64,

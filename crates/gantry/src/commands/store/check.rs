@@ -66,11 +66,12 @@ fn print(report: &CheckReport) -> Result<(), Failure> {
         bytes => format!(", {} read", output::human_bytes(bytes)),
     };
     output::line(format_args!(
-        "checked {}, {}, {}, {}{hashed}",
+        "checked {}, {}, {}, {}, {}{hashed}",
         many(report.names, "name"),
         many(report.records, "record"),
         many(report.layers, "layer"),
         many(report.objects, "object"),
+        many(report.variants, "variant"),
     ))
 }
 
