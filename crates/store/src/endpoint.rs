@@ -134,7 +134,10 @@ impl ImageDestination for StoreDestination {
 }
 
 /// The entry for this host, among those that the store has.
-fn choose(store: &Store, index: &ManifestBytes) -> Result<Option<ManifestDigest>, StoreError> {
+pub(crate) fn choose(
+    store: &Store,
+    index: &ManifestBytes,
+) -> Result<Option<ManifestDigest>, StoreError> {
     let Some(entries) = index.as_index() else {
         return Ok(None);
     };
@@ -205,9 +208,9 @@ impl ImageWriter for StoreWriter {
     }
 }
 
-struct StoreSlot {
-    claim: LayerClaim,
-    descriptor: Descriptor,
+pub(crate) struct StoreSlot {
+    pub(crate) claim: LayerClaim,
+    pub(crate) descriptor: Descriptor,
 }
 
 #[async_trait]
@@ -444,7 +447,7 @@ fn stream_of(size_bytes: Option<u64>, mut reader: impl Read + Send + 'static) ->
     BlobStream::new(size_bytes, chunks)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EndpointError> {
     joined(spawn_blocking(work).await)

@@ -13,6 +13,9 @@
 //! contents are synced; objects, variants and layer records get their names; the image's directory
 //! is renamed into place and its parent synced; names move last.
 //!
+//! A repair ([`crate::repair`]) is an ingest that replaces what it was told is damaged rather than
+//! take it for what its name says.
+//!
 //! Locks here save duplicate work only. One layer is unpacked by one ingest at a time, over all
 //! processes of all hosts; whoever waits for another while holding layers of its own publishes
 //! those first, and does the work itself rather than wait in a circle.
@@ -20,6 +23,7 @@
 mod commit;
 mod pipe;
 mod publish;
+mod restore;
 pub(crate) mod staging;
 mod unpack;
 pub(crate) mod writer;
@@ -236,8 +240,10 @@ pub(crate) struct Inner {
 struct State {
     /// Contents written by this ingest and not yet published.
     staged: HashSet<ObjectId>,
-    /// Objects of the store with the right name and a wrong size: to be replaced.
+    /// Objects of the store with the right name and the wrong contents: to be replaced.
     damaged: HashSet<ObjectId>,
+    /// Layers whose records are to be replaced, whatever stands there.
+    renewed: HashSet<DiffId>,
     finished: HashMap<DiffId, FinishedLayer>,
     claims: usize,
     poisoned: bool,
@@ -270,6 +276,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::ReadOnly`]; the kernel's refusal.
     pub fn begin(&self, options: IngestOptions) -> Result<Ingest, StoreError> {
+        self.begin_replacing(options, HashSet::new())
+    }
+
+    /// Begins an ingest to which these objects are not what their names say.
+    pub(crate) fn begin_replacing(
+        &self,
+        options: IngestOptions,
+        damaged: HashSet<ObjectId>,
+    ) -> Result<Ingest, StoreError> {
         self.must_be_writable(|| "begin an ingest".to_owned())?;
         let action = || "begin an ingest".to_owned();
         let locks = ensure_dir(&self.inner.root, layout::LOCKS, layout::PRIVATE)?;
@@ -291,7 +306,10 @@ impl Store {
             sync_each: gantry_sys::publish::is_network_file_system(&self.inner.root)
                 .doing(action)?,
             big_files: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                damaged,
+                ..State::default()
+            }),
             quiet: RwLock::new(()),
             staging,
             _collect: collect,
@@ -327,6 +345,15 @@ fn umask() -> u32 {
         .unwrap_or(0o777)
 }
 
+/// The file whose lock says that somebody brings this layer.
+fn lock_name(diff_id: &DiffId) -> String {
+    format!(
+        "layer-{}-{}",
+        diff_id.digest().algorithm().name(),
+        diff_id.hex()
+    )
+}
+
 impl Ingest {
     /// The store that it brings images into.
     #[must_use]
@@ -345,11 +372,7 @@ impl Ingest {
     /// The kernel's refusal.
     pub fn claim(&self, diff_id: DiffId) -> Result<Claim, IngestError> {
         let since = Instant::now();
-        let name = format!(
-            "layer-{}-{}",
-            diff_id.digest().algorithm().name(),
-            diff_id.hex()
-        );
+        let name = lock_name(&diff_id);
         loop {
             if self.inner.state().finished.contains_key(&diff_id)
                 || self.inner.store.has_layer(&diff_id)?
@@ -409,11 +432,7 @@ impl Inner {
     }
 
     fn release(&self, diff_id: &DiffId, lock: OfdLock) {
-        let name = format!(
-            "layer-{}-{}",
-            diff_id.digest().algorithm().name(),
-            diff_id.hex()
-        );
+        let name = lock_name(diff_id);
         if let Err(error) = lock.remove(&self.locks, &name) {
             tracing::debug!(%error, "lock file stays");
         }
@@ -422,8 +441,14 @@ impl Inner {
     /// Decides whether contents are to be written: true for the first who asks about contents that
     /// the store lacks.
     fn stages(&self, id: &ObjectId, size_bytes: u64) -> io::Result<bool> {
-        if self.state().staged.contains(id) {
-            return Ok(false);
+        {
+            let mut state = self.state();
+            if state.staged.contains(id) {
+                return Ok(false);
+            }
+            if state.damaged.contains(id) {
+                return Ok(state.staged.insert(*id));
+            }
         }
         let path = format!("{}/{}", layout::OBJECTS, object_name(id));
         let damaged =

@@ -9,7 +9,7 @@
 //! ```text
 //! Store::open ─▶ begin ─▶ Ingest: claim → unpack (each layer) → commit_image
 //!            └─▶ names, resolve, image, config, rootfs_plan, mount, layer_tar
-//!            └─▶ check, usage, remove_image, collect, lease
+//!            └─▶ check, plan_repair, usage, remove_image, collect, lease
 //! ```
 //!
 //! | module | owns |
@@ -26,6 +26,7 @@
 //! | [`mounts`] | mounts that outlive the command that made them |
 //! | [`lease`] | what must not be deleted |
 //! | [`fsck`], [`usage`], [`remove`] | care |
+//! | [`mod@repair`] | bringing again what is damaged (async) |
 //! | [`endpoint`] | the store as a source and a destination of copies (async) |
 #![forbid(unsafe_code)]
 
@@ -44,6 +45,7 @@ pub mod open;
 pub mod record;
 pub mod refs;
 pub mod remove;
+pub mod repair;
 pub mod signatures;
 mod trees;
 pub mod usage;
@@ -62,4 +64,5 @@ pub use open::{CreateOptions, Store};
 pub use record::{Faces, ImageFacts, ImageRecord, RecordContent};
 pub use refs::NamedImage;
 pub use remove::Collection;
+pub use repair::RepairPlan;
 pub use usage::{ImageUsage, Usage};

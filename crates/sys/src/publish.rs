@@ -95,6 +95,22 @@ pub fn rename(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) ->
         .map_err(|errno| two_names("renameat", from_dir, from, to_dir, to, errno))
 }
 
+/// Swaps two names in one step; `false` where the file system has no such call (NFS, some FUSE).
+///
+/// # Durability
+/// None: sync both directories.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn exchange(from_dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> Result<bool> {
+    let (from_dir, to_dir) = (from_dir.as_fd(), to_dir.as_fd());
+    match rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        Err(errno) => Err(two_names("renameat2", from_dir, from, to_dir, to, errno)),
+    }
+}
+
 /// Replaces the file `name` of `dir` by `bytes` in one step.
 ///
 /// `temporary` is a name in the same directory that nobody else uses.

@@ -32,15 +32,26 @@ pub struct CommitImage<'a> {
 }
 
 /// The parts of an image that is not there yet, or not with every face.
-struct Plan {
-    digest: ManifestDigest,
+pub(super) struct Plan {
+    pub(super) digest: ManifestDigest,
     image_id: ImageId,
     config: ImageConfig,
     layers: Vec<LayerFacts>,
     /// Faces to make now.
-    make: Faces,
-    /// What stands in the store already.
-    former: Option<ImageRecord>,
+    pub(super) make: Faces,
+    /// What stands in the store already, and stays.
+    pub(super) former: Option<ImageRecord>,
+    /// How it gets its name.
+    pub(super) placing: Placing,
+}
+
+/// What becomes of what has the image's name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placing {
+    /// It stays if it is good.
+    Add,
+    /// It goes: somebody knows that it is damaged.
+    Replace,
 }
 
 impl Ingest {
@@ -100,7 +111,7 @@ const NO_FACES: Faces = Faces {
 };
 
 impl Inner {
-    fn plan(&self, commit: &CommitImage<'_>) -> Result<Plan, IngestError> {
+    pub(super) fn plan(&self, commit: &CommitImage<'_>) -> Result<Plan, IngestError> {
         let digest = *commit.manifest.digest();
         let manifest = commit
             .manifest
@@ -139,6 +150,7 @@ impl Inner {
             layers,
             make,
             former,
+            placing: Placing::Add,
         })
     }
 
@@ -183,7 +195,7 @@ impl Inner {
     }
 
     /// The image is there; layers that were brought again need their records all the same.
-    fn publish_rest(&self) -> Result<(), IngestError> {
+    pub(super) fn publish_rest(&self) -> Result<(), IngestError> {
         if self.state().finished.values().any(|layer| !layer.published) {
             self.sync()?;
             self.publish_contents()?;
@@ -191,7 +203,7 @@ impl Inner {
         Ok(())
     }
 
-    fn make_image(
+    pub(super) fn make_image(
         &self,
         commit: &CommitImage<'_>,
         plan: &Plan,
@@ -229,7 +241,10 @@ impl Inner {
         write(layout::RECORD_JSON, &encode(&record)?)?;
         self.sync()?;
         self.publish_contents()?;
-        self.place_image(&stage, plan)?;
+        match plan.placing {
+            Placing::Add => self.place_image(&stage, plan)?,
+            Placing::Replace => self.replace_image(&stage, &plan.digest)?,
+        }
         Ok(record)
     }
 
@@ -293,7 +308,7 @@ impl Inner {
         .doing(action)
     }
 
-    fn stage_dir(&self) -> Result<RootDir, StoreError> {
+    pub(super) fn stage_dir(&self) -> Result<RootDir, StoreError> {
         let serial = {
             let mut state = self.state();
             state.serial += 1;
@@ -302,13 +317,18 @@ impl Inner {
         self.staging.subdir(&format!("image-{serial}"))
     }
 
+    /// The name of what `stage_dir` made last.
+    pub(super) fn stage_name(&self) -> String {
+        format!("image-{}", self.state().serial)
+    }
+
     /// The image's directory appears whole; or, where it exists, gets a face and then the record.
     fn place_image(&self, stage: &RootDir, plan: &Plan) -> Result<(), StoreError> {
         let action = || format!("publish image {}", plan.digest);
         let digests = ensure_dir(&self.store.inner.root, layout::DIGESTS, layout::PUBLIC)?;
         let name = layout::digest_name(&plan.digest);
         if plan.former.is_none() {
-            let serial = format!("image-{}", self.state().serial);
+            let serial = self.stage_name();
             // A directory without a valid record is the remains of a damaged image.
             if digests.stat(name.as_bytes()).doing(action)?.is_some()
                 && self.store.image(&plan.digest).ok().flatten().is_none()
@@ -357,6 +377,19 @@ impl Inner {
         index: &ManifestBytes,
         chosen: Option<ManifestDigest>,
     ) -> Result<ImageRecord, IngestError> {
+        let record = self.index_record(index, chosen)?;
+        if self.store.image(&record.digest).ok().flatten().as_ref() == Some(&record) {
+            return Ok(record);
+        }
+        self.place_index(index, &record)?;
+        Ok(record)
+    }
+
+    pub(super) fn index_record(
+        &self,
+        index: &ManifestBytes,
+        chosen: Option<ManifestDigest>,
+    ) -> Result<ImageRecord, IngestError> {
         let digest = *index.digest();
         let entries = index.as_index().ok_or_else(|| IngestError::NotAnImage {
             manifest: *digest.digest(),
@@ -369,36 +402,33 @@ impl Inner {
                 present.push(entry);
             }
         }
-        let record = ImageRecord {
+        Ok(ImageRecord {
             digest,
             media_type: index.media_type(),
             manifest_size_bytes: index.bytes().len() as u64,
             content: RecordContent::Index { chosen, present },
-        };
-        if self.store.image(&digest).ok().flatten().as_ref() == Some(&record) {
-            return Ok(record);
-        }
-        self.place_index(index, &record, chosen)?;
-        Ok(record)
+        })
     }
 
-    fn place_index(
+    /// Writes an index's directory, privately.
+    pub(super) fn stage_index(
         &self,
         index: &ManifestBytes,
         record: &ImageRecord,
-        chosen: Option<ManifestDigest>,
-    ) -> Result<(), IngestError> {
+    ) -> Result<RootDir, IngestError> {
         let stage = self.stage_dir()?;
-        let serial = format!("image-{}", self.state().serial);
-        let digest = record.digest;
-        let action = || format!("publish index {digest}");
+        let action = || format!("write index {}", record.digest);
         let write = |name: &str, bytes: &[u8]| {
             publish::write_new_file(&stage, name.as_bytes(), layout::PUBLIC_FILE, bytes)
                 .doing(action)
         };
         write(layout::MANIFEST_JSON, index.bytes())?;
         write(layout::RECORD_JSON, &encode(record)?)?;
-        if let Some(chosen) = chosen {
+        if let RecordContent::Index {
+            chosen: Some(chosen),
+            ..
+        } = record.content
+        {
             let target = format!("../{chosen}/{}", layout::ROOTFS);
             let linked = self
                 .store
@@ -409,6 +439,14 @@ impl Inner {
             }
         }
         self.sync()?;
+        Ok(stage)
+    }
+
+    fn place_index(&self, index: &ManifestBytes, record: &ImageRecord) -> Result<(), IngestError> {
+        let stage = self.stage_index(index, record)?;
+        let serial = self.stage_name();
+        let digest = record.digest;
+        let action = || format!("publish index {digest}");
         let digests = ensure_dir(&self.store.inner.root, layout::DIGESTS, layout::PUBLIC)?;
         let name = layout::digest_name(&digest);
         let first = publish::rename_noreplace(

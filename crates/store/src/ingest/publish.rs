@@ -52,15 +52,22 @@ impl Inner {
     /// Gives names to objects, variants and layer records, in this order.
     pub(super) fn publish_contents(&self) -> Result<(), IngestError> {
         let root = &self.store.inner.root;
-        let damaged = std::mem::take(&mut self.state().damaged);
+        let replaced: HashSet<ObjectId> = {
+            let state = self.state();
+            state.damaged.intersection(&state.staged).copied().collect()
+        };
         let objects = ensure_dir(root, layout::OBJECTS, layout::PUBLIC)?;
-        self.publish_fans(&self.objects, &objects, &damaged)?;
+        self.publish_fans(&self.objects, &objects, &replaced)?;
         if let Ok(staged) = self.staging.dir.open_dir(layout::VARIANTS.as_bytes()) {
             let variants = ensure_dir(root, layout::VARIANTS, layout::PUBLIC)?;
             self.publish_fans(&staged, &variants, &HashSet::new())?;
         }
-        // From here on the store's own objects answer.
-        self.state().staged.clear();
+        {
+            // From here on the store's own objects answer.
+            let mut state = self.state();
+            state.staged.clear();
+            state.damaged.retain(|id| !replaced.contains(id));
+        }
         self.publish_layers()?;
         self.order_before_records()?;
         Ok(())
@@ -124,8 +131,14 @@ impl Inner {
         let layers = ensure_dir(&self.store.inner.root, layout::LAYERS, layout::PUBLIC)?;
         for diff_id in unpublished {
             let name = layer_name(&diff_id);
-            publish::rename_noreplace(&staged, name.as_bytes(), &layers, name.as_bytes())
-                .doing(|| format!("publish layer {diff_id}"))?;
+            let action = || format!("publish layer {diff_id}");
+            if self.state().renewed.remove(&diff_id) {
+                publish::rename(&staged, name.as_bytes(), &layers, name.as_bytes())
+                    .doing(action)?;
+            } else {
+                publish::rename_noreplace(&staged, name.as_bytes(), &layers, name.as_bytes())
+                    .doing(action)?;
+            }
             let lock = self.state().finished.get_mut(&diff_id).and_then(|layer| {
                 layer.published = true;
                 layer.lock.take()
