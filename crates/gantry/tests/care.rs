@@ -6,8 +6,9 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use common::World;
+use common::{World, skopeo_push};
 use gantry_testkit::fixtures;
 use serde_json::json;
 
@@ -140,6 +141,73 @@ fn check_finds_damage_and_says_where() {
     let (status, error) = world.fails(["store", "check", "--quick"]);
     assert_eq!(status, 5);
     common::assert_one_sentence(&error);
+}
+
+/// Flips a bit of every object of the store.
+fn damage_contents(root: &Path) -> u64 {
+    let mut damaged = 0;
+    for fan in fs::read_dir(root.join("objects")).unwrap() {
+        for object in fs::read_dir(fan.unwrap().path()).unwrap() {
+            let path = object.unwrap().path();
+            let mut contents = fs::read(&path).unwrap();
+            contents[0] ^= 1;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&path, contents).unwrap();
+            damaged += 1;
+        }
+    }
+    damaged
+}
+
+#[test]
+fn repair_fetches_what_is_lost_from_where_the_image_came_from() {
+    needs!(["tiny"], ["skopeo", "docker-registry"]);
+    let world = World::new();
+    let registry = world.registry("registry");
+    let name = format!("{}/team/tiny:v1", registry.address());
+    skopeo_push("tiny", &format!("docker://{name}"), &[]);
+    let id = world.gantry(["pull", &name]);
+    assert_eq!(world.gantry(["store", "repair"]), "nothing is damaged");
+    let objects = damage_contents(&world.root());
+    let planned = world.gantry(["store", "repair", "--dry-run"]);
+    assert_eq!(planned.matches("bring object").count() as u64, objects);
+    let report = world.json(["store", "repair", "--json"]);
+    assert_eq!(report["objects"], objects, "{report}");
+    assert_eq!(report["unmended"], json!([]));
+    world.assert_clean();
+
+    // Nothing but the name is left.
+    fs::remove_dir_all(world.root().join("digests")).unwrap();
+    fs::remove_dir_all(world.root().join("layers")).unwrap();
+    world.gantry(["store", "repair"]);
+    world.assert_clean();
+    assert_eq!(world.gantry(["images", "-q", "--no-trunc"]), id);
+}
+
+#[test]
+fn repair_takes_from_peers_and_from_named_places_and_says_what_is_left() {
+    needs!(["tiny"], [""; 0]);
+    let (world, peer) = (World::new(), World::new());
+    let layout = fixtures::reference("tiny").unwrap();
+    for world in [&world, &peer] {
+        world.gantry(["pull", &layout]);
+    }
+    let objects = damage_contents(&world.root());
+    // The name of what came from a directory leads nowhere.
+    let (status, error) = world.fails(["store", "repair"]);
+    assert_eq!(status, 5, "{error}");
+    common::assert_one_sentence(&error);
+    let peer = peer.root().display().to_string();
+    let report = world.json(["store", "repair", "--json", "--peer", &peer]);
+    assert_eq!(
+        (&report["objects"], &report["layers"]),
+        (&json!(objects), &json!(0))
+    );
+    world.assert_clean();
+    damage_contents(&world.root());
+    let report = world.json(["store", "repair", "--json", "--from", &layout]);
+    assert_eq!(report["unmended"], json!([]), "{report}");
+    world.assert_clean();
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::progress::Counter;
 
 /// Look for damage: every record, every name, every byte of every object.
 ///
-/// Changes nothing, and runs beside everything else. Ends with status 5 if something is wrong. A tree of another host is
+/// Changes nothing, and runs beside everything else. Ends with status 5 if something is wrong, which "gantry store
+/// repair" may mend. A tree of another host is
 /// checked with --root DIR.
 #[derive(Debug, clap::Args)]
 pub struct Check {
@@ -75,7 +76,8 @@ fn print(report: &CheckReport) -> Result<(), Failure> {
     ))
 }
 
-fn many(count: u64, what: &str) -> String {
+/// A count and its noun.
+pub fn many(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }

@@ -4,16 +4,18 @@
 pub mod check;
 pub mod du;
 pub mod gc;
+pub mod repair;
 
 use crate::context::Context;
 use crate::exit::Outcome;
 
-/// Check, measure and clean the local store.
+/// Check, mend, measure and clean the local store.
 #[derive(Debug, clap::Subcommand)]
 pub enum StoreCommand {
     Check(check::Check),
     Du(du::Du),
     Gc(gc::Gc),
+    Repair(Box<repair::Repair>),
 }
 
 impl StoreCommand {
@@ -23,6 +25,7 @@ impl StoreCommand {
             Self::Check(verb) => verb.run(context),
             Self::Du(verb) => verb.run(context),
             Self::Gc(verb) => verb.run(context),
+            Self::Repair(verb) => verb.run(context),
         }
     }
 }
