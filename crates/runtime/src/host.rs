@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::getrlimit;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
+use crate::rlimit;
 
 /// How control groups are mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,25 +149,6 @@ fn probe_cgroups(base: &Path) -> Cgroups {
     }
 }
 
-/// The limits that are looked up, with the kernel's names for them.
-const RESOURCES: [(&str, Resource); 15] = [
-    ("as", Resource::As),
-    ("core", Resource::Core),
-    ("cpu", Resource::Cpu),
-    ("data", Resource::Data),
-    ("fsize", Resource::Fsize),
-    ("locks", Resource::Locks),
-    ("memlock", Resource::Memlock),
-    ("msgqueue", Resource::Msgqueue),
-    ("nice", Resource::Nice),
-    ("nofile", Resource::Nofile),
-    ("nproc", Resource::Nproc),
-    ("rss", Resource::Rss),
-    ("rtprio", Resource::Rtprio),
-    ("sigpending", Resource::Sigpending),
-    ("stack", Resource::Stack),
-];
-
 /// Looks at the machine.
 ///
 /// # Concurrency
@@ -177,11 +159,10 @@ pub fn probe_host() -> HostFacts {
     let rlimits_hard = if capabilities.has("SYS_RESOURCE") {
         BTreeMap::new()
     } else {
-        RESOURCES
-            .iter()
+        rlimit::options()
             .map(|(name, resource)| {
-                let hard = getrlimit(*resource).maximum.unwrap_or(u64::MAX);
-                ((*name).to_owned(), hard)
+                let hard = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+                (name.to_owned(), hard)
             })
             .collect()
     };

@@ -28,6 +28,7 @@ pub mod identity;
 pub mod oci;
 pub mod options;
 pub mod prepare;
+mod rlimit;
 pub mod spec;
 pub mod supervise;
 pub mod volume;

@@ -11,34 +11,13 @@ use std::path::Path;
 use gantry_sys::Errno;
 use gantry_sys::task::{self, Words};
 use rustix::fs::{Access, Mode, OFlags};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::process::{Gid, Rlimit, Uid, setrlimit};
 use rustix::thread::{CapabilitySet as Bits, CapabilitySets};
 
 use super::error::{Doing as _, RuntimeError};
 use super::plan::{CapabilityMasks, ProcessPlan, RlimitStep};
 use crate::capability::CapabilitySet;
-
-fn resource(name: &str) -> Option<Resource> {
-    Some(match name {
-        "RLIMIT_AS" => Resource::As,
-        "RLIMIT_CORE" => Resource::Core,
-        "RLIMIT_CPU" => Resource::Cpu,
-        "RLIMIT_DATA" => Resource::Data,
-        "RLIMIT_FSIZE" => Resource::Fsize,
-        "RLIMIT_LOCKS" => Resource::Locks,
-        "RLIMIT_MEMLOCK" => Resource::Memlock,
-        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
-        "RLIMIT_NICE" => Resource::Nice,
-        "RLIMIT_NOFILE" => Resource::Nofile,
-        "RLIMIT_NPROC" => Resource::Nproc,
-        "RLIMIT_RSS" => Resource::Rss,
-        "RLIMIT_RTPRIO" => Resource::Rtprio,
-        "RLIMIT_RTTIME" => Resource::Rttime,
-        "RLIMIT_SIGPENDING" => Resource::Sigpending,
-        "RLIMIT_STACK" => Resource::Stack,
-        _ => return None,
-    })
-}
+use crate::rlimit::resource;
 
 /// The hard limit of this process; the largest number where there is none.
 pub(super) fn hard_limit(name: &str) -> Option<u64> {

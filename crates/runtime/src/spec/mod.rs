@@ -745,7 +745,7 @@ fn rlimits(
         );
         let kind: PosixRlimitType = format!("RLIMIT_{}", limit.name.to_ascii_uppercase())
             .parse()
-            .expect("options::ULIMITS are the document's names");
+            .expect("options take no name that documents do not know");
         rlimits.push(
             PosixRlimitBuilder::default()
                 .typ(kind)

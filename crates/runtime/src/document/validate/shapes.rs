@@ -6,6 +6,7 @@
 
 use super::schema::Shape::{self, Any, Bool, Int, List, Map, NotEmpty, Object, OneOf, Path, Text};
 use super::schema::{Member, may, need};
+use crate::rlimit;
 
 const I64: Shape = Int(i64::MIN as i128, i64::MAX as i128);
 const U64: Shape = Int(0, u64::MAX as i128);
@@ -95,28 +96,9 @@ const CONSOLE: &[Member] = &[
 ];
 
 const RLIMIT: &[Member] = &[
-    need("type", OneOf(RLIMITS), POSIX_PROCESS),
+    need("type", OneOf(&rlimit::NAMES), POSIX_PROCESS),
     need("soft", U64, POSIX_PROCESS),
     need("hard", U64, POSIX_PROCESS),
-];
-
-const RLIMITS: &[&str] = &[
-    "RLIMIT_AS",
-    "RLIMIT_CORE",
-    "RLIMIT_CPU",
-    "RLIMIT_DATA",
-    "RLIMIT_FSIZE",
-    "RLIMIT_LOCKS",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_NOFILE",
-    "RLIMIT_NPROC",
-    "RLIMIT_RSS",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_STACK",
 ];
 
 const USER_MEMBERS: &[Member] = &[
