@@ -974,3 +974,153 @@ fn privileged_plans_are_printed_and_nothing_is_made() {
     assert!(explained.contains("--writable"), "{explained}");
     assert!(!host.runroot().exists(), "nothing was made");
 }
+
+#[test]
+fn privileged_namespaces_are_shared_as_asked() {
+    needs_containers!();
+    let host = Host::new();
+    let own = |kind: &str| {
+        let link = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        link.to_str().unwrap().to_owned()
+    };
+    let seen = |options: &[&str], kind: &str| {
+        let script = format!("readlink /proc/self/ns/{kind}");
+        host.sh(options, &script).trim().to_owned()
+    };
+    for (option, kind) in [
+        ("--pid", "pid"),
+        ("--ipc", "ipc"),
+        ("--uts", "uts"),
+        ("--cgroupns", "cgroup"),
+        ("--network", "net"),
+    ] {
+        assert_eq!(seen(&[option, "host"], kind), own(kind), "{option}");
+        let path = format!("ns:/proc/{}/ns/{kind}", std::process::id());
+        assert_eq!(seen(&[option, &path], kind), own(kind), "{option}");
+        assert_ne!(seen(&[], kind), own(kind), "{option}");
+    }
+    let (mut first, _stdout) = host.start(&[
+        "--name",
+        "first",
+        "tiny",
+        "sh",
+        "-c",
+        "echo ready; exec sleep 600",
+    ]);
+    let script = "readlink /proc/1/ns/net";
+    let of_first = host.gantry(&["exec", "first", "sh", "-c", script]);
+    assert_eq!(seen(&["--network", "container:first"], "net"), of_first);
+    let both = ["--pid", "container:first", "--ipc", "container:first"];
+    assert!(host.sh(&both, "cat /proc/1/cmdline").contains("sleep"));
+    host.gantry(&["rm", "--force", "first"]);
+    first.wait().unwrap();
+    let (_, said) = host.run(125, &["--pid", "container:first", "tiny", "true"]);
+    assert_one_sentence(&said);
+    let (_, said) = host.run(125, &["--uidmap", "0:1000:1", "tiny", "true"]);
+    assert!(said.contains("gantry generate"), "{said}");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn privileged_docker_options_reach_the_program() {
+    needs_containers!();
+    let host = Host::new();
+    for (options, script, said) in [
+        (&["--umask", "077"][..], "umask", "0077"),
+        (
+            &["--oom-score-adj", "500"],
+            "cat /proc/self/oom_score_adj",
+            "500",
+        ),
+        (
+            &["--unsetenv", "container"],
+            "echo ${container-none}",
+            "none",
+        ),
+        (
+            &["--add-host", "db;x:10.0.0.7"],
+            "grep db /etc/hosts",
+            "10.0.0.7\tdb x",
+        ),
+        (
+            &["--dns", "10.0.0.1", "--dns-search", "a.example"],
+            "cat /etc/resolv.conf",
+            "search a.example\nnameserver 10.0.0.1",
+        ),
+        (
+            &["--domainname", "example"],
+            "cat /proc/sys/kernel/domainname",
+            "example",
+        ),
+        (&["--ipc", "none"], "test -d /dev/shm || echo none", "none"),
+        (
+            &["--read-only-tmpfs=false"],
+            "touch /tmp/x 2>/dev/null || echo none",
+            "none",
+        ),
+        (
+            &["--cpu-shares", "512", "--memory-reservation", "32m"],
+            "echo fine",
+            "fine",
+        ),
+        (&["--security-opt", "mask=/etc/hosts"], "cat /etc/hosts", ""),
+        (
+            &["--restart", "no", "--quiet", "--systemd=false"],
+            "echo taken",
+            "taken",
+        ),
+    ] {
+        let wanted = options.join(" ");
+        if let Some(reason) = gantry_testkit::skip::is_root()
+            .then(|| missing_controller(&wanted))
+            .flatten()
+        {
+            gantry_testkit::skip::report(&wanted, &reason);
+            continue;
+        }
+        assert_eq!(host.sh(options, script).trim_end(), said, "{wanted}");
+    }
+    for (options, word) in [
+        (&["--publish", "80:80"][..], "networks"),
+        (&["--restart=always"], "systemd"),
+        (&["-P"], "networks"),
+        (&["--rootfs"], "policy"),
+    ] {
+        let (_, said) = host.run(125, &[options, &["tiny", "true"]].concat());
+        assert!(
+            said.contains(word) && said.contains("docs/options.md"),
+            "{said}"
+        );
+    }
+    host.assert_nothing_left();
+}
+
+/// A limit can be tested where its controller is.
+fn missing_controller(options: &str) -> Option<String> {
+    let facts = gantry_runtime::host::probe_host();
+    let needed = [("--cpu-shares", "cpu"), ("--memory", "memory")];
+    let missing = needed
+        .iter()
+        .find(|(option, controller)| options.contains(option) && !facts.cgroups.has(controller));
+    missing.map(|(_, controller)| format!("no usable {controller} controller"))
+}
+
+#[test]
+fn privileged_first_process_reaps_what_is_left_to_it() {
+    needs_containers!();
+    let host = Host::new();
+    let init = [
+        "/usr/libexec/podman/catatonit",
+        "/usr/bin/catatonit",
+        "/usr/bin/docker-init",
+        "/usr/bin/tini-static",
+    ];
+    if !init.iter().any(|path| Path::new(path).exists()) {
+        gantry_testkit::skip!("neither catatonit nor tini-static is installed");
+    }
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; (sleep 0.1 & ); sleep 0.5; cat /proc/[0-9]*/stat | grep -c ' Z ' ; exit 7";
+    let (said, _) = host.run(7, &["--init", "tiny", "sh", "-c", script]);
+    assert!(said.starts_with("/dev/init -- "), "{said}");
+    assert!(said.ends_with("0\n"), "{said}");
+    host.assert_nothing_left();
+}

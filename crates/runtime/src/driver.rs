@@ -18,7 +18,6 @@ use gantry_oci::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Cgroups, HostFacts};
-use crate::options::RunOptions;
 use crate::spec::LimitSupport;
 
 /// The socket by which a runtime hands over the terminal, relative to the bundle, in which runtimes
@@ -347,14 +346,6 @@ pub fn find_runtime(
             searched,
         },
     })
-}
-
-/// True when the options ask for a limit that needs control groups.
-#[must_use]
-pub fn asks_for_limits(options: &RunOptions) -> bool {
-    options.memory_max.is_some()
-        || options.cpus.is_some()
-        || options.pids_limit.is_some_and(|limit| limit > 0)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | [`spec`] | the runtime document: pure, reproducible, explained |
 //! | [`identity`] | users and groups against the rootfs, strictly |
 //! | [`capability`] | capability sets |
+//! | [`cdi`] | devices that bring more than a node |
 //! | [`driver`] | OCI runtimes, through their command lines |
 //! | [`prepare`], [`volume`] | what a mounted rootfs tells, what it lacks, what volumes begin with |
 //! | [`exec`] | one more program in a container that runs |
@@ -15,10 +16,10 @@
 //! | [`container`] | containers on disk |
 //! | [`oci`] | our own OCI runtime |
 //! | [`document`] | documents as JSON: judged, compared, edited |
-//! | [`oci`] | the parts of a runtime of our own |
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod cdi;
 pub mod container;
 pub mod document;
 pub mod driver;

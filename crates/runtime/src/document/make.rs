@@ -182,6 +182,7 @@ fn draw(inputs: &Inputs<'_>, image: &ImageConfig, options: &RunOptions) -> Resul
         rootfs: DEFAULT_NAME.into(),
         limits: LimitSupport::of_host(inputs.host),
     };
+    check_files(options)?;
     let generated = generate(image, options, inputs.host, &placement)?;
     let draft = generated.draft;
     let mut notes = draft.notes.clone();
@@ -201,6 +202,7 @@ fn draw(inputs: &Inputs<'_>, image: &ImageConfig, options: &RunOptions) -> Resul
     let mut document = serde_json::from_slice(&bytes).map_err(MakeError::Serialize)?;
     alone(&mut document, &volumes, &identity, &mut notes);
     if inputs.id.is_none()
+        && options.resources.cgroup_parent.is_none()
         && let Some(linux) = document["linux"].as_object_mut()
     {
         linux.remove("cgroupsPath");
@@ -216,6 +218,20 @@ fn draw(inputs: &Inputs<'_>, image: &ImageConfig, options: &RunOptions) -> Resul
         explanations: generated.explanations,
         notes,
     })
+}
+
+/// Files with contents are made by whoever runs the container.
+fn check_files(options: &RunOptions) -> Result<(), GenerateError> {
+    let asked = &options.hosts;
+    let why = "a document holds no files; `gantry run` makes them, --volume shows one of yours";
+    let refused = [
+        ("--add-host", !asked.entries.is_empty()),
+        ("--dns", asked.resolver.file().is_some()),
+    ];
+    match refused.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(GenerateError::Conflict { option, why }),
+        None => Ok(()),
+    }
 }
 
 fn who(

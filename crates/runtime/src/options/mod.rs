@@ -10,12 +10,16 @@
 mod amount;
 mod device;
 mod env;
+mod hosts;
 mod limit;
 mod mount;
 mod name;
+mod namespace;
+mod resource;
 mod security;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,9 +32,15 @@ use crate::identity::{IdOrName, UserRequest};
 pub use amount::{ByteSize, Cpus};
 pub use device::{Device, DeviceKind, DeviceRequest};
 pub use env::{EnvVar, parse_env_file};
+pub use hosts::{HostEntry, Hosts, Resolver, parse_resolver_word};
 pub use limit::{Sysctl, Ulimit};
-pub use mount::{Access, MountRequest, normalize_absolute};
+pub use mount::{Access, ImageVolumes, MountRequest, normalize_absolute};
 pub use name::{ContainerName, KeyValue, SignalNumber, parse_hostname};
+pub use namespace::{IdRange, Ipc, Namespaces, Sharing, Users};
+pub use resource::{
+    BlockSetting, DeviceNumber, DeviceRule, NumberSet, Resources, SwapLimit, Throttled,
+    parse_cgroup_conf, parse_cgroup_parent,
+};
 pub use security::{CapabilityWords, SecurityOption};
 
 /// An option's value that makes no sense.
@@ -98,7 +108,7 @@ impl fmt::Display for Profile {
 }
 
 /// Which network the container sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// A network of its own with nothing but a loopback device.
@@ -106,6 +116,10 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// The one at this path.
+    Path(PathBuf),
+    /// That of another container; the program looks its path up.
+    Container(String),
 }
 
 impl FromStr for Network {
@@ -115,13 +129,74 @@ impl FromStr for Network {
         match text {
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
-            _ => Err(ParseOptionError::new(
-                "--network",
-                text,
-                "networks are none and host",
-            )),
+            _ => match text.split_once(':') {
+                Some(("ns", path)) if path.starts_with('/') && !path.contains('\0') => {
+                    Ok(Self::Path(path.into()))
+                }
+                Some(("container", name)) if !name.is_empty() => Ok(Self::Container(name.into())),
+                _ => Err(ParseOptionError::new(
+                    "--network",
+                    text,
+                    "networks are none, host, ns:PATH and container:NAME; others are not here yet",
+                )),
+            },
         }
     }
+}
+
+/// `--personality`: what the kernel says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Personality {
+    /// Itself.
+    Linux,
+    /// A 32-bit one.
+    Linux32,
+}
+
+impl FromStr for Personality {
+    type Err = ParseOptionError;
+
+    fn from_str(text: &str) -> Result<Self, ParseOptionError> {
+        match text.to_ascii_lowercase().as_str() {
+            "linux" => Ok(Self::Linux),
+            "linux32" => Ok(Self::Linux32),
+            _ => {
+                let problem = "personalities are linux and linux32";
+                Err(ParseOptionError::new("--personality", text, problem))
+            }
+        }
+    }
+}
+
+/// Parses `--umask`: octal digits.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_umask(text: &str) -> Result<u32, ParseOptionError> {
+    let octal = !text.is_empty() && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mask = if octal {
+        u32::from_str_radix(text, 8).ok()
+    } else {
+        None
+    };
+    mask.filter(|mask| *mask <= 0o777)
+        .ok_or_else(|| ParseOptionError::new("--umask", text, "expected octal digits up to 777"))
+}
+
+/// A program that the runtime runs at a stage of the container's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRequest {
+    /// As the runtime document calls it, `createContainer` for example.
+    pub stage: String,
+    /// The program, on the host.
+    pub path: PathBuf,
+    /// Its arguments, its name first.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// How many seconds it may take.
+    pub timeout_s: Option<i64>,
 }
 
 /// Everything that can be asked of a container.
@@ -135,6 +210,10 @@ pub struct RunOptions {
     pub entrypoint: Option<Vec<String>>,
     /// Added to the environment, later ones win.
     pub env: Vec<EnvVar>,
+    /// Variables of the image and the defaults that are left out.
+    pub unset_env: Vec<String>,
+    /// All of these are.
+    pub unset_env_all: bool,
     /// Replaces the image's working directory.
     pub workdir: Option<String>,
     /// Replaces the image's user.
@@ -148,18 +227,34 @@ pub struct RunOptions {
     /// The root may be written, into a layer of the container's own; the
     /// profile decides if unset.
     pub writable: Option<bool>,
+    /// Without memory on `/run`, `/tmp` and `/var/tmp` under a read-only root.
+    pub without_scratch: bool,
+    /// What becomes of the directories that the image declares as volumes.
+    pub image_volumes: ImageVolumes,
     /// Bind mounts and memory file systems.
     pub mounts: Vec<MountRequest>,
     /// The host name; by default made of the id.
     pub hostname: Option<String>,
+    /// The NIS domain.
+    pub domainname: Option<String>,
+    /// What the container's files say of other machines.
+    pub hosts: Hosts,
     /// The network.
     pub network: Network,
+    /// Network devices of the host that move into the container, with their names there.
+    pub net_devices: Vec<(String, Option<String>)>,
+    /// The other namespaces.
+    pub namespaces: Namespaces,
     /// Most memory, swap included.
     pub memory_max: Option<ByteSize>,
     /// Most processor time.
     pub cpus: Option<Cpus>,
     /// Most processes; -1 or 0 for no limit.
     pub pids_limit: Option<i64>,
+    /// Further limits.
+    pub resources: Resources,
+    /// How gladly the kernel ends the process when memory runs out.
+    pub oom_score_adj: Option<i32>,
     /// Capabilities on top of the profile's.
     pub cap_add: CapabilitySet,
     /// Capabilities taken from the profile's.
@@ -178,6 +273,14 @@ pub struct RunOptions {
     pub devices: Vec<Device>,
     /// Kernel settings of the container's namespaces.
     pub sysctls: Vec<Sysctl>,
+    /// The creation mask.
+    pub umask: Option<u32>,
+    /// The execution domain.
+    pub personality: Option<Personality>,
+    /// A program of the host that is the container's first process, starts the command and reaps.
+    pub init: Option<PathBuf>,
+    /// Programs of the host that run on the way.
+    pub hooks: Vec<HookRequest>,
     /// Replaces the image's stop signal.
     pub stop_signal: Option<SignalNumber>,
     /// How long `stop` waits before it kills.

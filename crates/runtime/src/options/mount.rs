@@ -2,11 +2,41 @@
 //! Mounts that an operator asks for, in the spellings of `--volume`, `--mount` and `--tmpfs`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, ParseOptionError};
 use crate::identity::IdOrName;
+
+/// `--image-volume`: what becomes of directories that the image declares as volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageVolumes {
+    /// Each is writable, into a layer of the container's own.
+    #[default]
+    Bind,
+    /// Each is memory.
+    Tmpfs,
+    /// Nothing.
+    Ignore,
+}
+
+impl FromStr for ImageVolumes {
+    type Err = ParseOptionError;
+
+    fn from_str(text: &str) -> Result<Self, ParseOptionError> {
+        match text {
+            "bind" | "anonymous" => Ok(Self::Bind),
+            "tmpfs" => Ok(Self::Tmpfs),
+            "ignore" => Ok(Self::Ignore),
+            _ => {
+                let problem = "expected bind, tmpfs or ignore";
+                Err(ParseOptionError::new("--image-volume", text, problem))
+            }
+        }
+    }
+}
 
 /// Whether a mount may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ParseOptionError;
+use super::{ParseOptionError, normalize_absolute};
 use crate::capability::{Capability, CapabilitySet};
 
 /// Capabilities named by `--cap-add` or `--cap-drop`, `ALL` among them.
@@ -44,6 +44,16 @@ pub enum SecurityOption {
     LabelDisable,
     /// No AppArmor profile, or this one.
     Apparmor(String),
+    /// Paths that are hidden, too.
+    Mask(Vec<String>),
+    /// Paths of the profile that are neither hidden nor read-only; `ALL` for every one.
+    Unmask(Vec<String>),
+}
+
+const PATHS: &str = "expected absolute paths with : between them";
+
+fn paths(list: &str) -> Option<Vec<String>> {
+    list.split(':').map(normalize_absolute).collect()
 }
 
 impl FromStr for SecurityOption {
@@ -61,6 +71,10 @@ impl FromStr for SecurityOption {
             ("seccomp", Some("")) => Err(wrong("an empty profile would mean none; say unconfined")),
             ("seccomp", Some(path)) => Ok(Self::SeccompFile(path.into())),
             ("label", Some("disable")) => Ok(Self::LabelDisable),
+            ("systempaths", Some("unconfined")) => Ok(Self::Unmask(vec!["ALL".into()])),
+            ("mask", Some(list)) => paths(list).map(Self::Mask).ok_or_else(|| wrong(PATHS)),
+            ("unmask", Some("all" | "ALL")) => Ok(Self::Unmask(vec!["ALL".into()])),
+            ("unmask", Some(list)) => paths(list).map(Self::Unmask).ok_or_else(|| wrong(PATHS)),
             ("apparmor", Some(profile)) if !profile.is_empty() => {
                 Ok(Self::Apparmor(profile.into()))
             }

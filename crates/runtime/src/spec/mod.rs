@@ -24,7 +24,9 @@
 //! # Source
 //! runtime-spec 1.2; image-spec v1.1 "Conversion to OCI Runtime Configuration".
 
+mod linux;
 mod mounts;
+mod process;
 mod profile;
 mod resources;
 mod seccomp;
@@ -33,27 +35,20 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use gantry_oci::{ImageConfig, Kind, ProcessConfig};
-use oci_spec::runtime::{
-    LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
-};
+use oci_spec::runtime::{Hook, Hooks, Root, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
-use crate::driver::control_group;
 use crate::host::{Cgroups, HostFacts};
 use crate::identity::{IdOrName, Identity, ParseIdError, UserRequest};
-use crate::options::{
-    EnvVar, Network, RunOptions, SecurityOption, SignalNumber, Ulimit, normalize_absolute,
-};
-use profile::Defaults;
+use crate::options::{HookRequest, RunOptions, SignalNumber};
+use linux::linux;
+use process::{environment, pick_capabilities, pick_hostname, pick_user, process};
 
 /// The version of the specification that documents say they follow: the oldest that has all they use.
 /// Runtimes refuse versions that they do not know (Debian 12's crun every one but 1.0), and newer
 /// ones take older documents.
 pub const OCI_VERSION: &str = "1.0.2";
-
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a container's own files lie, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +91,12 @@ pub struct LimitSupport {
     pub cpu: bool,
     /// Number of processes.
     pub pids: bool,
+    /// Which processors and memory nodes.
+    pub cpuset: bool,
+    /// Block devices.
+    pub block_io: bool,
+    /// Files of version 2 by name.
+    pub unified: bool,
     /// Which devices may be opened.
     pub devices: bool,
 }
@@ -111,6 +112,9 @@ impl LimitSupport {
             swap: cgroups.has("memory") && cgroups.has_swap(),
             cpu: cgroups.has("cpu"),
             pids: cgroups.has("pids"),
+            cpuset: cgroups.has("cpuset"),
+            block_io: cgroups.has("io") || cgroups.has("blkio"),
+            unified: matches!(cgroups, Cgroups::V2 { .. }),
             // Version 2 has no controller for devices; programs of the kernel stand in.
             devices: cgroups.has("devices") || matches!(cgroups, Cgroups::V2 { .. }),
         }
@@ -252,6 +256,14 @@ pub enum GenerateError {
         /// Their names.
         missing: CapabilitySet,
     },
+    /// Options that contradict each other, or what the document can say.
+    #[error("{option}: {why}")]
+    Conflict {
+        /// Which option.
+        option: &'static str,
+        /// What speaks against it.
+        why: &'static str,
+    },
     /// The operator's system call filter is none.
     #[error("the seccomp profile is not a valid document")]
     Seccomp(#[source] serde_json::Error),
@@ -361,6 +373,7 @@ pub fn generate(
     );
     let user = pick_user(&image.config, options, &mut report)?;
     let capabilities = pick_capabilities(options, host, &defaults, &mut report)?;
+    check_names(options)?;
     let hostname = pick_hostname(options, host, placement);
     let env = environment(&image.config, options, &hostname, &mut report)?;
     let wants_home = !env.iter().any(|var| var.name == "HOME");
@@ -398,7 +411,9 @@ pub fn generate(
     spec.set_version(OCI_VERSION.into())
         .set_root(Some(root))
         .set_process(Some(process))
-        .set_hostname(Some(hostname))
+        .set_hostname(options.namespaces.uts.is_private().then_some(hostname))
+        .set_domainname(options.domainname.clone())
+        .set_hooks(hooks(&options.hooks)?)
         .set_mounts(Some(layout.mounts))
         .set_annotations((!options.annotations.is_empty()).then(|| {
             let pairs = options.annotations.iter();
@@ -462,7 +477,9 @@ impl Draft {
     pub fn finish(mut self, facts: &RootfsFacts) -> Spec {
         let identity = &facts.identity;
         if let Some(process) = self.spec.process_mut() {
+            let umask = process.user().umask();
             process.set_user(identity.to_oci());
+            process.user_mut().set_umask(umask);
             if self.wants_home
                 && let Some(env) = process.env_mut()
             {
@@ -490,382 +507,67 @@ impl Draft {
     }
 }
 
-fn no_nul(text: &str, what: &'static str) -> Result<(), GenerateError> {
-    if text.contains('\0') {
-        Err(GenerateError::Nul { what })
-    } else {
-        Ok(())
-    }
-}
-
-fn pick_user(
-    image: &ProcessConfig,
-    options: &RunOptions,
-    report: &mut Report,
-) -> Result<UserRequest, GenerateError> {
-    let (user, origin) = match (&options.user, image.user.as_str()) {
-        (Some(user), _) => (user.clone(), Origin::Option),
-        (None, "") => (UserRequest::default(), Origin::Fixed),
-        (None, text) => (text.parse().map_err(GenerateError::User)?, Origin::Image),
-    };
-    report.explain("user", &user, origin, Some("--user"));
-    Ok(user)
-}
-
-fn pick_hostname(options: &RunOptions, host: &HostFacts, placement: &Placement) -> String {
-    match (&options.hostname, options.network) {
-        (Some(name), _) => name.clone(),
-        (None, Network::Host) if !host.hostname.is_empty() => host.hostname.clone(),
-        (None, _) => placement.short_id().to_owned(),
-    }
-}
-
-fn pick_capabilities(
-    options: &RunOptions,
-    host: &HostFacts,
-    defaults: &Defaults,
-    report: &mut Report,
-) -> Result<CapabilitySet, GenerateError> {
-    if options.privileged || options.cap_add == CapabilitySet::ALL {
-        let set = host.capabilities.difference(options.cap_drop);
-        report.explain("capabilities", set, Origin::Option, None);
-        return Ok(set);
-    }
-    let missing = options.cap_add.difference(host.capabilities);
-    if !missing.is_empty() {
-        return Err(GenerateError::Capabilities { missing });
-    }
-    // A capability that is added wins over `--cap-drop all`, as in podman.
-    let kept = if options.cap_drop == CapabilitySet::ALL {
-        options.cap_add
-    } else {
-        defaults
-            .capabilities
-            .union(options.cap_add)
-            .difference(options.cap_drop)
-    };
-    let clamped = kept.intersection(host.capabilities);
-    if clamped != kept {
-        let lost = kept.difference(clamped);
-        report.note(format!(
-            "capabilities {lost} are not the host's to give and are left out"
-        ));
-    }
-    let origin = if options.cap_add.is_empty() && options.cap_drop.is_empty() {
-        Origin::Profile
-    } else {
-        Origin::Option
-    };
-    report.explain("capabilities", clamped, origin, Some("--cap-add NAME"));
-    Ok(clamped)
-}
-
-/// Defaults, then the image's, then the operator's; the last of a name wins
-/// and keeps the first one's place.
-fn environment(
-    image: &ProcessConfig,
-    options: &RunOptions,
-    hostname: &str,
-    report: &mut Report,
-) -> Result<Vec<EnvVar>, GenerateError> {
-    let var = |name: &str, value: &str| EnvVar {
-        name: name.into(),
-        value: value.into(),
-    };
-    let mut env = vec![
-        var("PATH", DEFAULT_PATH),
-        var("container", "gantry"),
-        var("HOSTNAME", hostname),
+/// A name can be given to a machine of the container's own only.
+fn check_names(options: &RunOptions) -> Result<(), GenerateError> {
+    let why = "the container shares its machine's name with others";
+    let asked = [
+        ("--hostname", &options.hostname),
+        ("--domainname", &options.domainname),
     ];
-    if options.terminal {
-        env.push(var("TERM", "xterm"));
+    match asked.iter().find(|(_, name)| name.is_some()) {
+        Some((option, _)) if !options.namespaces.uts.is_private() => {
+            Err(GenerateError::Conflict { option, why })
+        }
+        _ => Ok(()),
     }
-    let mut put = |new: EnvVar| match env.iter_mut().find(|old| old.name == new.name) {
-        Some(old) => old.value = new.value,
-        None => env.push(new),
+}
+
+/// Programs that run on the way, by their stages.
+fn hooks(requests: &[HookRequest]) -> Result<Option<Hooks>, GenerateError> {
+    if requests.is_empty() {
+        return Ok(None);
+    }
+    let of_stage = |stage: &str| {
+        let listed = requests.iter().filter(|request| request.stage == stage);
+        let made: Vec<Hook> = listed.map(hook).collect();
+        (!made.is_empty()).then_some(made)
     };
-    for text in &image.env {
-        match EnvVar::parse_pair(text) {
-            // Both end up in files and messages that are read line by line.
-            Some(new) if new.name == "HOME" && new.value.contains(|c: char| c.is_control()) => {
-                report.note("the image's HOME holds control characters and is left out");
-            }
-            Some(new) => put(new),
-            None => report.note(format!(
-                "the image's variable {text:?} is not NAME=value and is left out"
-            )),
-        }
-    }
-    for new in &options.env {
-        no_nul(&new.value, "a variable")?;
-        put(new.clone());
-    }
-    Ok(env)
-}
-
-fn command(image: &ProcessConfig, options: &RunOptions) -> Result<Vec<String>, GenerateError> {
-    let mut command = match &options.entrypoint {
-        Some(entrypoint) => entrypoint.clone(),
-        None => image.entrypoint.clone(),
-    };
-    if !options.args.is_empty() {
-        command.extend(options.args.iter().cloned());
-    } else if options.entrypoint.is_none() {
-        command.extend(image.cmd.iter().cloned());
-    }
-    for argument in &command {
-        no_nul(argument, "an argument")?;
-    }
-    if command.first().is_none_or(String::is_empty) {
-        return Err(GenerateError::NoCommand);
-    }
-    Ok(command)
-}
-
-fn workdir(image: &ProcessConfig, options: &RunOptions) -> Result<String, GenerateError> {
-    let text = match &options.workdir {
-        Some(path) => path.as_str(),
-        None if image.working_dir.is_empty() => "/",
-        None => image.working_dir.as_str(),
-    };
-    let refused = || GenerateError::Workdir { path: text.into() };
-    // An image may say `app` and means `/app`; an operator may not.
-    let absolute = if text.starts_with('/') || options.workdir.is_some() {
-        text.to_owned()
-    } else {
-        format!("/{text}")
-    };
-    let path = normalize_absolute(&absolute).ok_or_else(refused)?;
-    if path == "/proc" || path.starts_with("/proc/") {
-        return Err(refused());
-    }
-    Ok(path)
-}
-
-fn process(
-    image: &ImageConfig,
-    options: &RunOptions,
-    host: &HostFacts,
-    defaults: &Defaults,
-    env: Vec<EnvVar>,
-    capabilities: CapabilitySet,
-    report: &mut Report,
-) -> Result<Process, GenerateError> {
-    let args = command(&image.config, options)?;
-    report.explain(
-        "command",
-        format!("{args:?}"),
-        if options.args.is_empty() && options.entrypoint.is_none() {
-            Origin::Image
-        } else {
-            Origin::Option
-        },
-        Some("--entrypoint"),
-    );
-    let mut sets = LinuxCapabilities::default();
-    sets.set_bounding(Some(capabilities.to_oci()))
-        .set_effective(Some(capabilities.to_oci()))
-        .set_permitted(Some(capabilities.to_oci()))
-        .set_inheritable(Some(CapabilitySet::EMPTY.to_oci()))
-        .set_ambient(Some(CapabilitySet::EMPTY.to_oci()));
-
-    let mut no_new_privileges = defaults.no_new_privileges && !options.privileged;
-    let mut apparmor = None;
-    for option in &options.security {
-        match option {
-            SecurityOption::NoNewPrivileges(on) => no_new_privileges = *on,
-            SecurityOption::Apparmor(profile) if host.apparmor => apparmor = Some(profile.clone()),
-            SecurityOption::Apparmor(_) => {
-                report.note("this host has no AppArmor; the profile is not used");
-            }
-            _ => {}
-        }
-    }
-    report.explain(
-        "new privileges by set-id files",
-        if no_new_privileges {
-            "never"
-        } else {
-            "possible"
-        },
-        Origin::Profile,
-        no_new_privileges.then_some("--security-opt no-new-privileges=false"),
-    );
-    let mut process = Process::default();
-    process
-        .set_terminal(Some(options.terminal))
-        .set_user(User::default())
-        .set_args(Some(args))
-        .set_env(Some(env.iter().map(ToString::to_string).collect()))
-        .set_cwd(workdir(&image.config, options)?.into())
-        .set_capabilities(Some(sets))
-        .set_rlimits(Some(rlimits(options, host, defaults, report)))
-        .set_no_new_privileges(Some(no_new_privileges))
-        .set_apparmor_profile(apparmor)
-        .set_oom_score_adj(None)
-        .set_selinux_label(None);
-    Ok(process)
-}
-
-/// The profile's limits with the operator's over them, lowered to what the
-/// host allows.
-fn rlimits(
-    options: &RunOptions,
-    host: &HostFacts,
-    defaults: &Defaults,
-    report: &mut Report,
-) -> Vec<PosixRlimit> {
-    let mut limits: Vec<Ulimit> = Vec::new();
-    for limit in defaults.ulimits.iter().chain(&options.ulimits) {
-        match limits.iter_mut().find(|old| old.name == limit.name) {
-            Some(old) => old.clone_from(limit),
-            None => limits.push(limit.clone()),
-        }
-    }
-    limits.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut rlimits = Vec::new();
-    for limit in limits {
-        let ceiling = host
-            .rlimits_hard
-            .get(&limit.name)
-            .copied()
-            .unwrap_or(u64::MAX);
-        let (soft, hard) = (limit.soft.min(ceiling), limit.hard.min(ceiling));
-        if (soft, hard) != (limit.soft, limit.hard) {
-            report.note(format!(
-                "limit {} is lowered to {soft}:{hard}, as this host does not let it be raised",
-                limit.name
-            ));
-        }
-        report.explain(
-            &format!("limit {}", limit.name),
-            format!("{soft}:{hard}"),
-            Origin::Profile,
-            Some("--ulimit NAME=SOFT:HARD"),
-        );
-        let kind: PosixRlimitType = format!("RLIMIT_{}", limit.name.to_ascii_uppercase())
-            .parse()
-            .expect("options take no name that documents do not know");
-        rlimits.push(
-            PosixRlimitBuilder::default()
-                .typ(kind)
-                .soft(soft)
-                .hard(hard)
-                .build()
-                .expect("every member of the builder has a default"),
-        );
-    }
-    rlimits
-}
-
-fn pick_seccomp(
-    options: &RunOptions,
-    host: &HostFacts,
-    capabilities: CapabilitySet,
-    report: &mut Report,
-) -> Result<Option<LinuxSeccomp>, GenerateError> {
-    let last = options.security.iter().rev().find(|option| {
-        matches!(
-            option,
-            SecurityOption::SeccompUnconfined | SecurityOption::SeccompFile(_)
-        )
-    });
-    match last {
-        Some(SecurityOption::SeccompUnconfined) => {
-            report.explain("system calls", "not filtered", Origin::Option, None);
-            return Ok(None);
-        }
-        Some(SecurityOption::SeccompFile(path)) => {
-            let text = options.seccomp_document.as_deref().unwrap_or_default();
-            let seccomp = serde_json::from_str(text).map_err(GenerateError::Seccomp)?;
-            report.explain("system calls", path.display(), Origin::Option, None);
-            return Ok(Some(seccomp));
-        }
-        _ if options.privileged => return Ok(None),
-        _ => {}
-    }
-    report.explain(
-        "system calls",
-        format!("allow-list of the {} profile", options.profile),
-        Origin::Profile,
-        Some("--cap-add, --profile compat, or --security-opt seccomp=FILE"),
-    );
-    Ok(Some(seccomp::filter(options.profile, capabilities, host)))
-}
-
-fn linux(
-    options: &RunOptions,
-    host: &HostFacts,
-    placement: &Placement,
-    defaults: &Defaults,
-    capabilities: CapabilitySet,
-    report: &mut Report,
-) -> Result<oci_spec::runtime::Linux, GenerateError> {
-    let mut kinds = vec![
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Cgroup,
+    let stages = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
     ];
-    match options.network {
-        Network::None => kinds.push(LinuxNamespaceType::Network),
-        Network::Host => {}
+    if requests
+        .iter()
+        .any(|request| !stages.contains(&request.stage.as_str()))
+    {
+        let why = "a hook is of no stage that the specification knows";
+        return Err(GenerateError::Conflict {
+            option: "--device",
+            why,
+        });
     }
-    report.explain(
-        "network",
-        match options.network {
-            Network::None => "loopback only",
-            Network::Host => "the host's",
-        },
-        Origin::Option,
-        (options.network == Network::None).then_some("--network host"),
-    );
-    let namespaces = kinds
-        .into_iter()
-        .map(|kind| {
-            let mut namespace = LinuxNamespace::default();
-            namespace.set_typ(kind).set_path(None);
-            namespace
-        })
-        .collect();
-    let (masked, readonly) = if options.privileged {
-        (Vec::new(), Vec::new())
-    } else {
-        let thermal = (0..host.thermal_cpus)
-            .map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
-        let masked = defaults.masked_paths.iter().map(ToString::to_string);
-        (
-            masked.chain(thermal).collect(),
-            defaults
-                .readonly_paths
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-        )
-    };
-    report.explain(
-        "hidden paths",
-        masked.len(),
-        Origin::Profile,
-        (!options.privileged).then_some("--privileged"),
-    );
-    let mut linux = oci_spec::runtime::Linux::default();
-    linux
-        .set_namespaces(Some(namespaces))
-        .set_masked_paths(Some(masked))
-        .set_readonly_paths(Some(readonly))
-        .set_sysctl(resources::sysctls(options, defaults, report)?)
-        .set_resources(resources::resources(options, placement, defaults, report)?)
-        .set_cgroups_path(
-            placement
-                .limits
-                .managed
-                .then(|| PathBuf::from(format!("/{}", control_group(&placement.id)))),
-        )
-        .set_devices(resources::devices(options))
-        .set_seccomp(pick_seccomp(options, host, capabilities, report)?);
-    Ok(linux)
+    let mut hooks = Hooks::default();
+    hooks
+        .set_prestart(of_stage("prestart"))
+        .set_create_runtime(of_stage("createRuntime"))
+        .set_create_container(of_stage("createContainer"))
+        .set_start_container(of_stage("startContainer"))
+        .set_poststart(of_stage("poststart"))
+        .set_poststop(of_stage("poststop"));
+    Ok(Some(hooks))
+}
+
+fn hook(request: &HookRequest) -> Hook {
+    let mut hook = Hook::default();
+    hook.set_path(request.path.clone())
+        .set_args((!request.args.is_empty()).then(|| request.args.clone()))
+        .set_env((!request.env.is_empty()).then(|| request.env.clone()))
+        .set_timeout(request.timeout_s);
+    hook
 }
 
 /// Serialises a document with every unordered part in order.

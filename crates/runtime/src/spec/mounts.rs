@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use gantry_oci::ProcessConfig;
 use oci_spec::runtime::Mount;
 
+use super::process::INIT_PATH;
 use super::{GenerateError, ImageVolume, ManagedFile, Origin, Placement, Report};
 use crate::host::HostFacts;
 use crate::options::{
-    Access, MountRequest, Network, Profile, RunOptions, SecurityOption, normalize_absolute,
+    Access, HostEntry, ImageVolumes, MountRequest, Network, Profile, RunOptions, SecurityOption,
+    Sharing, Users, normalize_absolute,
 };
 
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -38,7 +40,21 @@ fn base(options: &RunOptions) -> Vec<Mount> {
     let shm = options.shm_size.map_or(DEFAULT_SHM_BYTES, |size| size.0);
     let shm = format!("size={shm}");
     let sys_access = if options.privileged { "rw" } else { "ro" };
-    vec![
+    let mut devpts = vec![
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+    ];
+    // A group that the container's users do not have cannot be given.
+    if has_group(&options.namespaces.users, 5) {
+        devpts.push("gid=5");
+    }
+    let ipc = &options.namespaces.ipc;
+    let of_host = ipc.sharing == Sharing::Host;
+    let shown = ["rbind", "nosuid", "noexec", "nodev"];
+    let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
             "/dev",
@@ -46,25 +62,13 @@ fn base(options: &RunOptions) -> Vec<Mount> {
             "tmpfs",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
         ),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
-        mount(
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
-        ),
+        mount("/dev/pts", "devpts", "devpts", &devpts),
+        if of_host {
+            mount("/dev/shm", "bind", "/dev/shm", &shown)
+        } else {
+            let flags = ["nosuid", "noexec", "nodev", "mode=1777", &shm];
+            mount("/dev/shm", "tmpfs", "shm", &flags)
+        },
         mount(
             "/dev/mqueue",
             "mqueue",
@@ -83,7 +87,24 @@ fn base(options: &RunOptions) -> Vec<Mount> {
             "cgroup",
             &["nosuid", "noexec", "nodev", "relatime", sys_access],
         ),
-    ]
+    ];
+    if ipc.without_shm {
+        mounts.retain(|mount| mount.destination() != Path::new("/dev/shm"));
+    }
+    if let Some(program) = &options.init {
+        let flags = ["bind", "ro", "nosuid", "nodev"];
+        mounts.push(mount(INIT_PATH, "bind", program.as_path(), &flags));
+    }
+    mounts
+}
+
+fn has_group(users: &Users, id: u32) -> bool {
+    match users {
+        Users::Mapped { gids, .. } => gids
+            .iter()
+            .any(|range| range.container <= id && id - range.container < range.size),
+        _ => true,
+    }
 }
 
 /// Memory over the places that every program expects to write, where the root
@@ -107,38 +128,44 @@ fn managed(
     hostname: &str,
 ) -> (Vec<Mount>, Vec<ManagedFile>) {
     let flags = ["bind", "ro", "nosuid", "nodev", "noexec"];
-    let files = vec![
-        ManagedFile {
-            name: "hostname".into(),
-            content: format!("{hostname}\n"),
-        },
-        ManagedFile {
-            name: "hosts".into(),
-            content: format!(
-                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n127.0.0.1\t{hostname}\n"
-            ),
-        },
-    ];
+    let file = |name: &str, content: String| ManagedFile {
+        name: name.into(),
+        content,
+    };
+    let asked = &options.hosts;
+    let of_host = options.network == Network::Host;
+    let mut files = vec![file("hostname", format!("{hostname}\n"))];
+    let mut shown = Vec::new();
+    if asked.leave {
+        // The image's own.
+    } else if of_host && asked.entries.is_empty() {
+        shown.push("/etc/hosts");
+    } else {
+        files.push(file("hosts", hosts_file(hostname, &asked.entries)));
+    }
+    match asked.resolver.file() {
+        Some(text) => files.push(file("resolv.conf", text)),
+        None if of_host && host.resolv_conf => shown.push("/etc/resolv.conf"),
+        None => {}
+    }
     let mut mounts: Vec<Mount> = files
         .iter()
-        .filter(|file| !(file.name == "hosts" && options.network == Network::Host))
         .map(|file| {
             let source = placement.state_dir.join(&file.name);
             mount(&format!("/etc/{}", file.name), "bind", source, &flags)
         })
         .collect();
-    if options.network == Network::Host {
-        mounts.push(mount("/etc/hosts", "bind", "/etc/hosts", &flags));
-        if host.resolv_conf {
-            mounts.push(mount(
-                "/etc/resolv.conf",
-                "bind",
-                "/etc/resolv.conf",
-                &flags,
-            ));
-        }
-    }
+    mounts.extend(shown.iter().map(|path| mount(path, "bind", *path, &flags)));
     (mounts, files)
+}
+
+fn hosts_file(hostname: &str, entries: &[HostEntry]) -> String {
+    let mut text =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n127.0.0.1\t{hostname}\n");
+    for entry in entries {
+        text.push_str(&format!("{}\t{}\n", entry.address, entry.names.join(" ")));
+    }
+    text
 }
 
 /// Whether a path is the kernel's, or the root itself.
@@ -274,15 +301,20 @@ pub(super) fn layout(
         // The whole root is a layer of the container's own.
         Vec::new()
     } else {
-        mounts.extend(scratch());
-        report.explain(
-            "memory",
-            "/run /tmp /var/tmp",
-            Origin::Profile,
-            Some("--writable"),
-        );
+        if !options.without_scratch {
+            mounts.extend(scratch());
+            report.explain(
+                "memory",
+                "/run /tmp /var/tmp",
+                Origin::Profile,
+                Some("--writable"),
+            );
+        }
         image_volumes(image, placement)?
     };
+    if options.image_volumes == ImageVolumes::Ignore {
+        volumes.clear();
+    }
     mounts.extend(managed);
 
     let mut seen: Vec<&str> = Vec::new();
@@ -303,12 +335,20 @@ pub(super) fn layout(
     for volume in &volumes {
         mounts.retain(|mount| mount.destination() != Path::new(&volume.target));
         report.explain("volume", &volume.target, Origin::Image, Some("--volume"));
+        if options.image_volumes == ImageVolumes::Tmpfs {
+            let flags = ["nosuid", "nodev", "mode=755", "tmpcopyup"];
+            mounts.push(mount(&volume.target, "tmpfs", "tmpfs", &flags));
+            continue;
+        }
         mounts.push(mount(
             &volume.target,
             "bind",
             volume.dir.join("merged"),
             &["bind", "rw", "nosuid", "nodev"],
         ));
+    }
+    if options.image_volumes == ImageVolumes::Tmpfs {
+        volumes.clear();
     }
     mounts.extend(wanted);
     // Parents before children; the order among equals stays.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::host::{Architecture, Cgroups};
-use crate::options::{MountRequest, Profile};
+use crate::options::{MountRequest, Network, Profile};
 
 /// A host that can do everything, always the same.
 pub(crate) fn host() -> HostFacts {
@@ -35,6 +35,9 @@ fn placement() -> Placement {
             swap: true,
             cpu: true,
             pids: true,
+            cpuset: true,
+            block_io: true,
+            unified: true,
             devices: true,
         },
     }

@@ -66,7 +66,7 @@ pub struct Generate {
     #[arg(long, value_name = "FILE", conflicts_with = "explain")]
     output: Option<PathBuf>,
     /// The container's id: names its control group, which is the runtime's choice without, and its host
-    #[arg(long, value_name = "ID")]
+    #[arg(long, visible_alias = "name", value_name = "ID")]
     id: Option<ContainerName>,
     /// The version of the runtime specification that the document names [default: 1.2.0]; crun 1.8 takes 1.0.2 at most
     #[arg(long, value_name = "VERSION")]
@@ -110,6 +110,7 @@ impl Generate {
             output::json(&probe_host())?;
             return Ok(ExitCode::SUCCESS);
         }
+        self.container.check()?;
         let made = self.make(context)?;
         if self.explain {
             run::explain(&made.explanations, &made.notes)?;
@@ -141,7 +142,7 @@ impl Generate {
             })?,
         };
         let accounts = self.accounts(found.as_ref())?;
-        let options = self.options()?;
+        let options = self.options(context)?;
         let host = self.host()?;
         let inputs = Inputs {
             image: config.as_ref(),
@@ -164,8 +165,11 @@ impl Generate {
         })
     }
 
-    fn options(&self) -> Result<RunOptions, Failure> {
-        let mut options = self.container.clone().resolve(self.arguments.clone())?;
+    fn options(&self, context: &Context) -> Result<RunOptions, Failure> {
+        let mut options = self
+            .container
+            .clone()
+            .resolve(context, self.arguments.clone())?;
         if !self.words.is_empty() {
             options.entrypoint = Some(self.words.clone());
         }

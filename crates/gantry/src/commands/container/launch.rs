@@ -13,7 +13,7 @@ use gantry_oci::Kind;
 use gantry_runtime::container::{ContainerRecord, Containers, unix_seconds};
 use gantry_runtime::driver::{self, RuntimePlaces};
 use gantry_runtime::host::probe_host;
-use gantry_runtime::options::{ContainerName, RunOptions};
+use gantry_runtime::options::{ContainerName, RunOptions, Users};
 use gantry_runtime::spec::{Explanation, Placement, generate};
 use gantry_runtime::supervise::{ContainerWork, LogPlan, MonitorPlan, WindowSize, Work};
 use gantry_store::{FaceChoice, Owner, RootfsUpper, Store};
@@ -70,6 +70,13 @@ pub fn plan(
     options: &RunOptions,
     launch: &LaunchOptions,
 ) -> Result<Launch, Failure> {
+    if options.namespaces.users != Users::Host {
+        return Err(Failure::message(
+            Kind::Unsupported,
+            "--userns, --uidmap, --gidmap: the files of images belong to the host's users",
+        )
+        .hint("gantry generate makes such documents"));
+    }
     let host = probe_host();
     let search = search_path();
     // Where the program was replaced meanwhile, another runtime has to serve.
@@ -135,7 +142,10 @@ pub fn plan(
         scaffold_dir: containers.scaffold_dir(),
         features: image.store().features().clone(),
         delete: runtime.delete(&bundle, &host),
-        control_group: runtime.control_group(&bundle),
+        // Elsewhere, and with hooks, the runtime alone knows what remains.
+        control_group: runtime
+            .control_group(&bundle)
+            .filter(|_| options.resources.cgroup_parent.is_none() && options.hooks.is_empty()),
         draft,
     };
     let plan = MonitorPlan {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use gantry_oci::Kind;
-use gantry_runtime::options::ContainerName;
+use gantry_runtime::options::{ContainerName, parse_hostname};
 use gantry_runtime::spec::Explanation;
 use gantry_store::FaceChoice;
 
@@ -68,6 +68,9 @@ pub struct Run {
     /// Print, as JSON, all that the monitor would do, and run nothing
     #[arg(long, conflicts_with = "explain")]
     dry_run: bool,
+    /// The NIS domain, as the container sees it
+    #[arg(long, value_name = "NAME", value_parser = parse_hostname)]
+    domainname: Option<String>,
     /// What the container shall be.
     #[command(flatten, next_help_heading = "The container")]
     container: ContainerArgs,
@@ -121,6 +124,7 @@ impl Run {
     }
 
     fn launch(self, context: &Context) -> Outcome {
+        self.container.check()?;
         if !rustix::process::geteuid().is_root() && !self.dry_run && !self.explain {
             return Err(Failure::message(
                 Kind::Denied,
@@ -131,7 +135,8 @@ impl Run {
         let only_planned = self.dry_run || self.explain;
         let admission = Admission::load(context)?.only_planned(only_planned);
         let image = self.image(context, &admission)?;
-        let options = self.container.clone().resolve(self.args.clone())?;
+        let mut options = self.container.clone().resolve(context, self.args.clone())?;
+        options.domainname.clone_from(&self.domainname);
         let terminal = options.terminal;
         let launch_options = LaunchOptions {
             image: self.image.clone(),

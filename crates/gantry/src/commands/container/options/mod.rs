@@ -1,24 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Docker's and podman's spelling of what a container shall be, into checked values.
 
+mod cdi;
+mod host;
+mod namespaces;
+mod resources;
+pub mod spellings;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gantry_oci::Kind;
 use gantry_runtime::capability::CapabilitySet;
 use gantry_runtime::identity::{IdOrName, UserRequest};
 use gantry_runtime::options::{
-    ByteSize, CapabilityWords, Cpus, Device, DeviceKind, DeviceRequest, EnvVar, KeyValue,
-    MountRequest, Network, Profile, RunOptions, SecurityOption, SignalNumber, Sysctl, Ulimit,
-    parse_env_file, parse_hostname,
+    ByteSize, CapabilityWords, Cpus, HostEntry, Hosts, ImageVolumes, KeyValue, MountRequest,
+    Personality, Profile, Resolver, RunOptions, SecurityOption, SignalNumber, Sysctl, Ulimit,
+    parse_hostname, parse_resolver_word, parse_umask,
 };
 
+use crate::context::Context;
 use crate::exit::Failure;
-use crate::input::read_capped;
-
-/// Files that options name are read up to this size.
-const OPTION_FILE_MAX_BYTES: u64 = 4 << 20;
+use cdi::{DeviceWord, Gpus};
+pub(super) use host::environment;
+use namespaces::NamespaceArgs;
+use resources::ResourceArgs;
+use spellings::OtherOptions;
 
 /// What the container shall be.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +47,18 @@ pub struct ContainerArgs {
     /// Set the variables that a file lists
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// Leave out a variable of the image or the defaults
+    #[arg(long, value_name = "NAME")]
+    unsetenv: Vec<String>,
+    /// Leave out all of them
+    #[arg(long)]
+    unsetenv_all: bool,
+    /// Set all variables of this shell
+    #[arg(long)]
+    env_host: bool,
+    /// Set this shell's variables of proxies
+    #[arg(long, value_name = "BOOL", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    http_proxy: bool,
     /// Mount a directory or file of this host
     #[arg(long, short, value_name = "HOST:CONTAINER[:OPTIONS]", value_parser = MountRequest::parse_volume)]
     volume: Vec<MountRequest>,
@@ -47,6 +68,17 @@ pub struct ContainerArgs {
     /// Mount a file system in memory
     #[arg(long, value_name = "DIR[:OPTIONS]", value_parser = MountRequest::parse_tmpfs)]
     tmpfs: Vec<MountRequest>,
+    /// What becomes of the image's volumes: bind (a layer of the container's own), tmpfs or ignore
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "bind",
+        hide_default_value = true
+    )]
+    image_volume: ImageVolumes,
+    /// Mount memory on /run, /tmp and /var/tmp under a read-only root
+    #[arg(long, value_name = "BOOL", default_value_t = true, hide_default_value = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_only_tmpfs: bool,
     /// Start the program in this directory
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
@@ -56,6 +88,18 @@ pub struct ContainerArgs {
     /// Add a supplementary group
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<IdOrName>,
+    /// Mask the modes of files that the program makes
+    #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
+    umask: Option<u32>,
+    /// What the kernel says that it is: linux or linux32
+    #[arg(long, value_name = "WHAT")]
+    personality: Option<Personality>,
+    /// Start the program under a first process that reaps and passes signals on
+    #[arg(long)]
+    init: bool,
+    /// The program for --init [default: catatonit or tini-static of this host]
+    #[arg(long, value_name = "FILE")]
+    init_path: Option<PathBuf>,
     /// Run this program instead of the image's; a JSON list gives it arguments
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -68,20 +112,36 @@ pub struct ContainerArgs {
     /// Name the machine, as the container sees it
     #[arg(long, short = 'h', value_name = "NAME", value_parser = parse_hostname)]
     hostname: Option<String>,
-    /// Which network the container sees: none or host
-    #[arg(
-        long,
-        visible_alias = "net",
-        value_name = "NETWORK",
-        default_value = "none"
-    )]
-    network: Network,
+    /// Add a line to /etc/hosts (`run`)
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<HostEntry>,
+    /// Leave the image's /etc/hosts as it is
+    #[arg(long, conflicts_with = "add_host")]
+    no_hosts: bool,
+    /// Ask this server for names (`run`)
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Look names up in this domain, too (`run`)
+    #[arg(long, value_name = "DOMAIN", value_parser = parse_resolver_word)]
+    dns_search: Vec<String>,
+    /// An option of the resolver (`run`)
+    #[arg(long, visible_alias = "dns-opt", value_name = "WORD", value_parser = parse_resolver_word)]
+    dns_option: Vec<String>,
+    /// With whom it shares what.
+    #[command(flatten)]
+    namespaces: NamespaceArgs,
     /// Limit memory
     #[arg(long, short, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// Limit processor time, in processors
     #[arg(long, value_name = "NUMBER")]
     cpus: Option<Cpus>,
+    /// Further limits.
+    #[command(flatten)]
+    resources: ResourceArgs,
+    /// How gladly the kernel ends the program when memory runs out, -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    oom_score_adj: Option<i32>,
     /// Limit the number of processes; -1 for no limit
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
@@ -97,15 +157,19 @@ pub struct ContainerArgs {
     /// Set a resource limit
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
-    /// no-new-privileges=BOOL, seccomp=FILE|unconfined, apparmor=PROFILE, label=disable
+    /// no-new-privileges=BOOL, seccomp=FILE|unconfined, apparmor=PROFILE, label=disable, mask=PATHS, unmask=PATHS|ALL,
+    /// systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<SecurityOption>,
     /// Confine nothing: every capability, every device, no filter
     #[arg(long, value_name = "BOOL", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     privileged: bool,
-    /// Give the container a device of this host
-    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]")]
-    device: Vec<DeviceRequest>,
+    /// Give the container a device of this host, or what a CDI file describes as VENDOR/CLASS=DEVICE
+    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]|CDI")]
+    device: Vec<DeviceWord>,
+    /// Give the container GPUs that a CDI file describes as nvidia.com/gpu: all, or device=NAME,…
+    #[arg(long, value_name = "WHICH")]
+    gpus: Vec<Gpus>,
     /// Set a kernel setting of the container's own namespaces
     #[arg(long, value_name = "KEY=VALUE")]
     sysctl: Vec<Sysctl>,
@@ -121,14 +185,28 @@ pub struct ContainerArgs {
     /// Add a label
     #[arg(long, short, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
+    /// Add the labels that a file lists
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Options of docker and podman that are refused, or taken with some values only.
+    #[command(flatten)]
+    others: OtherOptions,
 }
 
 impl ContainerArgs {
+    /// Refuses options of docker and podman that mean what is not here.
+    ///
+    /// # Errors
+    /// The first of them, with its reason.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.others.check()
+    }
+
     /// Reads what the options name on this host, and answers them as checked values.
     ///
     /// # Errors
     /// A file or device that is not there, or a file that is malformed.
-    pub fn resolve(self, args: Vec<String>) -> Result<RunOptions, Failure> {
+    pub fn resolve(self, context: &Context, args: Vec<String>) -> Result<RunOptions, Failure> {
         let capabilities = |words: &[CapabilityWords]| {
             words
                 .iter()
@@ -145,11 +223,26 @@ impl ContainerArgs {
                 })?;
             }
         }
-        Ok(RunOptions {
+        let (network, namespaces) = self.namespaces.resolve(context)?;
+        let mut env = host::shell_variables_if(self.env_host, self.http_proxy);
+        env.extend(environment(&self.env_file, &self.env)?);
+        let (mut devices, mut described) = (Vec::new(), Vec::new());
+        for word in self.device {
+            match word {
+                DeviceWord::Node(request) => devices.push(host::find_device(&request)?),
+                DeviceWord::Cdi(name) => described.push(name),
+            }
+        }
+        described.extend(self.gpus.into_iter().flat_map(|gpus| gpus.0));
+        let mut labels = host::labels(&self.label_file)?;
+        labels.extend(self.label);
+        let mut options = RunOptions {
             profile: self.profile,
             args,
             entrypoint: self.entrypoint.as_deref().map(entrypoint).transpose()?,
-            env: environment(&self.env_file, &self.env)?,
+            env,
+            unset_env: self.unsetenv,
+            unset_env_all: self.unsetenv_all,
             workdir: self.workdir,
             user: self.user,
             group_add: self.group_add,
@@ -160,37 +253,52 @@ impl ContainerArgs {
                 (_, true) => Some(false),
                 _ => None,
             },
+            without_scratch: !self.read_only_tmpfs,
+            image_volumes: self.image_volume,
             mounts,
             hostname: self.hostname,
-            network: self.network,
+            domainname: None,
+            hosts: Hosts {
+                entries: self.add_host,
+                leave: self.no_hosts,
+                resolver: Resolver {
+                    servers: self.dns,
+                    search: self.dns_search,
+                    options: self.dns_option,
+                },
+            },
+            network,
+            net_devices: Vec::new(),
+            namespaces,
             memory_max: self.memory,
             cpus: self.cpus,
             pids_limit: self.pids_limit,
+            resources: self.resources.resolve()?,
+            oom_score_adj: self.oom_score_adj,
             cap_add: capabilities(&self.cap_add),
             cap_drop: capabilities(&self.cap_drop),
             ulimits: self.ulimit,
             shm_size: self.shm_size,
-            seccomp_document: seccomp_document(&self.security_opt)?,
+            seccomp_document: host::seccomp_document(&self.security_opt)?,
             security: self.security_opt,
             privileged: self.privileged,
-            devices: self
-                .device
-                .iter()
-                .map(find_device)
-                .collect::<Result<_, _>>()?,
+            devices,
             sysctls: self.sysctl,
+            umask: self.umask,
+            personality: self.personality,
+            init: match (self.init, &self.init_path) {
+                (false, None) => None,
+                (_, path) => Some(host::find_init(path.as_deref())?),
+            },
+            hooks: Vec::new(),
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout.map(Duration::from_secs),
             annotations: self.annotation,
-            labels: self.label,
-        })
+            labels,
+        };
+        cdi::give(&described, &mut options)?;
+        Ok(options)
     }
-}
-
-fn read_file(path: &Path) -> Result<String, Failure> {
-    String::from_utf8(read_capped(path, OPTION_FILE_MAX_BYTES)?).map_err(|error| {
-        Failure::new(Kind::InvalidInput, error).context(format!("read {}", path.display()))
-    })
 }
 
 /// A word, or a JSON list of words; nothing clears the image's entry point.
@@ -206,70 +314,6 @@ fn entrypoint(text: &str) -> Result<Vec<String>, Failure> {
     })
 }
 
-/// Files first, so that options win.
-pub fn environment(files: &[PathBuf], options: &[String]) -> Result<Vec<EnvVar>, Failure> {
-    let mut found = Vec::new();
-    let of_shell = |name: &str| {
-        let value = std::env::var(name).ok()?;
-        EnvVar::parse_pair(&format!("{name}={value}"))
-    };
-    for path in files {
-        let pairs = parse_env_file(&read_file(path)?).map_err(|error| {
-            Failure::new(Kind::InvalidInput, error).context(format!("read {}", path.display()))
-        })?;
-        for pair in pairs {
-            found.extend(pair.map_or_else(|name| of_shell(&name), Some));
-        }
-    }
-    for option in options {
-        if EnvVar::is_name(option) && !option.contains('=') {
-            found.extend(of_shell(option));
-        } else {
-            let pair: EnvVar = option
-                .parse()
-                .map_err(|error| Failure::new(Kind::InvalidInput, error))?;
-            found.push(pair);
-        }
-    }
-    Ok(found)
-}
-
-fn seccomp_document(options: &[SecurityOption]) -> Result<Option<String>, Failure> {
-    let file = options.iter().rev().find_map(|option| match option {
-        SecurityOption::SeccompFile(path) => Some(path),
-        _ => None,
-    });
-    file.map(|path| read_file(path)).transpose()
-}
-
-fn find_device(request: &DeviceRequest) -> Result<Device, Failure> {
-    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-    let context = |failure: Failure| {
-        failure.context(format!("give the container {}", request.source.display()))
-    };
-    let metadata = fs::metadata(&request.source).map_err(|error| context(error.into()))?;
-    let kind = match metadata.file_type() {
-        kind if kind.is_char_device() => DeviceKind::Char,
-        kind if kind.is_block_device() => DeviceKind::Block,
-        _ => {
-            return Err(context(Failure::message(
-                Kind::InvalidInput,
-                "it is not a device",
-            )));
-        }
-    };
-    Ok(Device {
-        target: request.target.clone(),
-        kind,
-        major: rustix::fs::major(metadata.rdev()),
-        minor: rustix::fs::minor(metadata.rdev()),
-        mode: metadata.mode() & 0o777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        access: request.access.clone(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,35 +324,5 @@ mod tests {
         assert_eq!(entrypoint("/bin/sh").unwrap(), ["/bin/sh"]);
         assert_eq!(entrypoint(r#"["sh","-c"]"#).unwrap(), ["sh", "-c"]);
         assert_eq!(entrypoint("[sh").unwrap_err().kind(), Kind::InvalidInput);
-    }
-
-    #[test]
-    fn variables_of_files_come_before_those_of_options() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("env");
-        fs::write(&file, "# a comment\nA=1\nNOT_SET_ANYWHERE\nB=2\n").unwrap();
-        let options = ["B=3", "PATH", "NOT_SET_EITHER"].map(str::to_owned);
-        let found = environment(&[file], &options).unwrap();
-        let names: Vec<_> = found.iter().map(|pair| pair.name.as_str()).collect();
-        assert_eq!(names, ["A", "B", "B", "PATH"]);
-        assert!(environment(&[], &["=x".to_owned()]).is_err());
-    }
-
-    #[test]
-    fn only_devices_are_given_as_devices() {
-        let device = |text: &str| find_device(&text.parse().unwrap());
-        let null = device("/dev/null:/dev/nothing:r").unwrap();
-        assert_eq!(
-            (null.major, null.minor, null.kind),
-            (1, 3, DeviceKind::Char)
-        );
-        assert_eq!(
-            device("/etc/passwd:/dev/x").unwrap_err().kind(),
-            Kind::InvalidInput
-        );
-        assert_eq!(
-            device("/dev/nope:/dev/y").unwrap_err().kind(),
-            Kind::NotFound
-        );
     }
 }
