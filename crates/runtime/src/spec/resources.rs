@@ -274,7 +274,7 @@ fn device_rules(options: &RunOptions, support: LimitSupport) -> Option<Vec<Linux
         rule
     };
     let mut rules = vec![rule(options.privileged, "rwm")];
-    for device in &options.devices {
+    for device in options.devices.iter().filter(|_| !options.privileged) {
         let mut allowed = rule(true, &device.access);
         allowed
             .set_typ(Some(device_type(device.kind)))

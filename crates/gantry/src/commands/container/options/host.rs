@@ -109,6 +109,45 @@ pub(super) fn find_device(request: &DeviceRequest) -> Result<Device, Failure> {
     })
 }
 
+/// Directories of `/dev` that are the container's own.
+const OWN_DIRECTORIES: [&str; 5] = ["pts", "shm", "mqueue", "fd", "hugepages"];
+
+/// Nodes that lead to the container's own terminals.
+const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
+
+/// Gives the container every device of this host that is not given yet, as engines do for `--privileged`.
+pub(super) fn add_every_device(devices: &mut Vec<Device>) -> Result<(), Failure> {
+    let doing = |error: std::io::Error| Failure::from(error).context("list the host's devices");
+    let (mut left, mut found) = (vec![PathBuf::from("/dev")], Vec::new());
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).map_err(doing)? {
+            let entry = entry.map_err(doing)?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(doing)?);
+            if kind.is_dir() {
+                let own = OWN_DIRECTORIES
+                    .iter()
+                    .any(|name| path == Path::new("/dev").join(name));
+                left.extend((!own).then_some(path));
+                continue;
+            }
+            let Some(target) = path.to_str().filter(|path| !OWN_NODES.contains(path)) else {
+                continue;
+            };
+            // What is none, or went meanwhile, is passed over.
+            let Ok(request) = target.parse::<DeviceRequest>() else {
+                continue;
+            };
+            if kind.is_symlink() || devices.iter().any(|given| given.target == target) {
+                continue;
+            }
+            found.extend(find_device(&request).ok());
+        }
+    }
+    found.sort_by(|one, other| one.target.cmp(&other.target));
+    devices.append(&mut found);
+    Ok(())
+}
+
 /// Variables by which programs find a proxy.
 const PROXY: [&str; 8] = [
     "http_proxy",

@@ -233,6 +233,9 @@ impl ContainerArgs {
                 DeviceWord::Cdi(name) => described.push(name),
             }
         }
+        if self.privileged {
+            host::add_every_device(&mut devices)?;
+        }
         described.extend(self.gpus.into_iter().flat_map(|gpus| gpus.0));
         let mut labels = host::labels(&self.label_file)?;
         labels.extend(self.label);
