@@ -9,15 +9,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::tar;
 use crate::tool::{self, find};
+use crate::{busybox, subordinate};
 
 /// Debian's `dockerd` in a directory of its own, without networks; ended when dropped, and when this process ends.
 #[derive(Debug)]
 pub struct Dockerd {
     dir: PathBuf,
-    plugin: Option<String>,
+    options: Options,
     keeper: Option<Child>,
+}
+
+/// What a daemon is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The authorization plug-in that it asks about every call.
+    pub plugin: Option<String>,
+    /// More of its command line.
+    pub args: Vec<String>,
+    /// What it sees in the files of subordinate ids.
+    pub subordinate_ids: Option<String>,
 }
 
 /// Starts what its arguments say and ends it when standard input ends.
@@ -33,11 +44,26 @@ impl Dockerd {
     /// # Errors
     /// It is not installed, or cannot run here.
     pub fn start(dir: &Path, plugin: Option<&str>) -> Result<Self> {
+        let plugin = plugin.map(str::to_owned);
+        Self::start_with(
+            dir,
+            Options {
+                plugin,
+                ..Options::default()
+            },
+        )
+    }
+
+    /// Starts a daemon as the options say, and returns once it answers.
+    ///
+    /// # Errors
+    /// It is not installed, or cannot run here.
+    pub fn start_with(dir: &Path, options: Options) -> Result<Self> {
         ensure!(crate::skip::is_root(), "dockerd needs root");
         std::fs::create_dir_all(dir)?;
         let mut daemon = Self {
             dir: dir.to_owned(),
-            plugin: plugin.map(str::to_owned),
+            options,
             keeper: None,
         };
         daemon.up()?;
@@ -50,7 +76,7 @@ impl Dockerd {
     /// It does not come up.
     pub fn restart(&mut self, plugin: Option<&str>) -> Result<()> {
         self.down();
-        self.plugin = plugin.map(str::to_owned);
+        self.options.plugin = plugin.map(str::to_owned);
         self.up()
     }
 
@@ -59,7 +85,10 @@ impl Dockerd {
         let config = self.dir.join("daemon.json");
         std::fs::write(&config, "{}")?;
         let log = std::fs::File::create(self.log())?;
-        let mut command = Command::new("sh");
+        let mut command = match &self.options.subordinate_ids {
+            Some(ids) => subordinate::command(&self.dir, ids, "sh")?,
+            None => Command::new("sh"),
+        };
         command
             .args(["-c", KEEPER, "dockerd-keeper"])
             .arg(program)
@@ -76,8 +105,9 @@ impl Dockerd {
             // Nothing of the host's network is touched, and no privilege is needed to be spared by the kernel.
             .args(["--bridge=none", "--iptables=false", "--ip-masq=false"])
             .args(["--storage-driver=vfs", "--oom-score-adjust=0"])
-            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        if let Some(plugin) = &self.plugin {
+            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
+            .args(&self.options.args);
+        if let Some(plugin) = &self.options.plugin {
             command.arg("--authorization-plugin").arg(plugin);
         }
         let child = command
@@ -159,11 +189,8 @@ impl Dockerd {
     /// # Errors
     /// busybox is not installed, or the daemon refuses.
     pub fn import_busybox(&self, name: &str, contents: &str) -> Result<String> {
-        let busybox = find("busybox").context("busybox is not installed")?;
-        let program = tar::mode(tar::file("bin/busybox", std::fs::read(busybox)?), 0o755);
-        let applets = ["bin/sh", "bin/echo", "bin/sleep", "bin/true"];
-        let mut parts = vec![tar::dir("bin"), program, tar::file("contents", contents)];
-        parts.extend(applets.map(|applet| tar::symlink(applet, "busybox")));
+        let archive =
+            busybox::archive(&["sh", "echo", "sleep", "true"], &[("contents", contents)])?;
         let mut child = self
             .docker(["import", "-", name])
             .stdin(Stdio::piped())
@@ -174,7 +201,7 @@ impl Dockerd {
             .stdin
             .take()
             .context("docker without standard input")?;
-        stdin.write_all(&tar::join(&parts))?;
+        stdin.write_all(&archive)?;
         drop(stdin);
         let output = child.wait_with_output()?;
         ensure!(

@@ -7,7 +7,9 @@
 //! - [`corpus`]: hostile images by name, and the verdicts that they must get everywhere;
 //! - [`cosign`]: the judge of sigstore signatures, in two versions;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
+//! - [`busybox`]: a root file system of one program;
 //! - [`docker`]: a real Docker daemon with its own data;
+//! - [`subordinate`]: users that have subordinate ids, and a home, for one command only;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
@@ -15,6 +17,7 @@
 //! Errors are `anyhow`: every caller is a test or a developer's program.
 #![forbid(unsafe_code)]
 
+pub mod busybox;
 pub mod corpus;
 pub mod cosign;
 pub mod docker;
@@ -23,6 +26,7 @@ pub mod gpg;
 pub mod image;
 pub mod scratch;
 pub mod skip;
+pub mod subordinate;
 pub mod tar;
 pub mod tool;
 pub mod tree;

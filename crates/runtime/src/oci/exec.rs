@@ -6,6 +6,9 @@
 //!   child: control groups ─ user namespace, then all others in one step ─ limits, identity, filter ─ program
 //! ```
 //!
+//! A user without privileges may enter nothing before the container's user namespace: a process between the two does
+//! that, and clones the child as its own sibling.
+//!
 //! From the moment at which the child is in the container's pid namespace, others there can see it: it is
 //! not dumpable, runs from a sealed file, holds no descriptor of the host that the kernel would let
 //! them take, and becomes the program by the same steps as init does.
@@ -30,7 +33,7 @@ use super::launch::{Context, not_dumpable, parse_document};
 use super::plan::{self, ProcessPlan};
 use super::seccomp::{self, listener};
 use super::state::{self, Record, StateDir, Status, is_alive};
-use super::{facts, init, label, terminal};
+use super::{facts, init, label, middle, terminal};
 
 /// What `exec` is told.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +155,11 @@ pub fn exec(
         status,
     };
     not_dumpable()?;
-    let child = target.clone_into(assignment, group.as_ref(), &control)?;
+    let child = if facts.rootless && target.kinds.contains(Namespace::User) {
+        target.clone_below_users(assignment, group.as_ref(), &control)?
+    } else {
+        target.clone_into(assignment, group.as_ref(), &control)?
+    };
     let outcome = follow(&child, options, &plan, &control, &agent);
     if let Err(error) = outcome {
         // It may have ended by itself.
@@ -296,7 +303,41 @@ impl Target {
             cgroup: group.map(AsFd::as_fd),
             ..CloneRequest::default()
         };
-        clone::clone_process(&request, || run(assignment, process, rest)).doing(doing)
+        let entry = Entry {
+            process,
+            kinds: rest,
+            users: has_users,
+        };
+        clone::clone_process(&request, || run(assignment, &entry)).doing(doing)
+    }
+
+    /// The same for a user without privileges, whom only the container's user namespace gives any.
+    fn clone_below_users(
+        &self,
+        assignment: Assignment<'_>,
+        group: Option<&OwnedFd>,
+        control: &Control,
+    ) -> Result<Child, RuntimeError> {
+        let first: NamespaceSet = [Namespace::User, Namespace::Pid]
+            .into_iter()
+            .filter(|kind| self.kinds.contains(*kind))
+            .collect();
+        let entry = Entry {
+            process: &self.process,
+            kinds: self.without(&[Namespace::User, Namespace::Pid]),
+            users: true,
+        };
+        let request = CloneRequest {
+            sibling: true,
+            closed: Some(control.as_fd()),
+            cgroup: group.map(AsFd::as_fd),
+            ..CloneRequest::default()
+        };
+        let doing = || "enter the container's user namespace";
+        middle::stand_between(doing, || {
+            clone::join_process(entry.process, first).doing(doing)?;
+            clone::clone_process(&request, || run(assignment, &entry)).doing(doing)
+        })
     }
 }
 
@@ -315,8 +356,16 @@ struct Assignment<'a> {
     id: &'a str,
 }
 
-fn run(mut assignment: Assignment<'_>, process: &OwnedFd, kinds: NamespaceSet) -> u8 {
-    let error = match steps(&mut assignment, process, kinds) {
+/// What of the container the new process has yet to enter.
+struct Entry<'a> {
+    process: &'a OwnedFd,
+    kinds: NamespaceSet,
+    /// It has come, or comes with these, to other users, whose root it has to become.
+    users: bool,
+}
+
+fn run(mut assignment: Assignment<'_>, entry: &Entry<'_>) -> u8 {
+    let error = match steps(&mut assignment, entry) {
         Ok(program) => program.execute(),
         Err(error) => error,
     };
@@ -324,19 +373,16 @@ fn run(mut assignment: Assignment<'_>, process: &OwnedFd, kinds: NamespaceSet) -
     1
 }
 
-fn steps(
-    given: &mut Assignment<'_>,
-    process: &OwnedFd,
-    kinds: NamespaceSet,
-) -> Result<Program, RuntimeError> {
+fn steps(given: &mut Assignment<'_>, entry: &Entry<'_>) -> Result<Program, RuntimeError> {
     let plan = given.plan;
     if let Some(doors) = given.doors.take() {
         doors.enter()?;
     }
-    if !kinds.is_empty() {
-        clone::join_process(process, kinds).doing(|| "join the container's namespaces")?;
+    if !entry.kinds.is_empty() {
+        clone::join_process(entry.process, entry.kinds)
+            .doing(|| "join the container's namespaces")?;
     }
-    if kinds.contains(Namespace::User) {
+    if entry.users {
         init::become_root(given.deny_groups)?;
     }
     rustix::process::setsid().doing(|| "begin a session")?;

@@ -11,6 +11,16 @@ use super::confine::hard_limit;
 use super::error::{Doing as _, RuntimeError};
 use super::plan::Facts;
 
+/// Whether root here is root of a user namespace alone, as below podman of a user: with every capability, and no right over
+/// the host's devices and limits.
+#[must_use]
+pub fn is_nested() -> bool {
+    /// The first user namespace has this number on every kernel.
+    const FIRST: u64 = 0xEFFF_FFFD;
+    // A kernel without user namespaces has nothing to look at.
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
+}
+
 /// Looks.
 ///
 /// # Errors
@@ -18,7 +28,8 @@ use super::plan::Facts;
 pub fn probe(process: Option<&Process>, rootless: Option<bool>) -> Result<Facts, RuntimeError> {
     let held = rustix::thread::capabilities(None).doing(|| "read capabilities")?;
     let rootless = rootless.unwrap_or(!held.effective.contains(Bits::SYS_ADMIN));
-    let may_raise_limits = held.effective.contains(Bits::SYS_RESOURCE) && !rootless;
+    let nested = is_nested();
+    let may_raise_limits = held.effective.contains(Bits::SYS_RESOURCE) && !rootless && !nested;
     let asks = |what: fn(&Process) -> bool| process.is_some_and(what);
     let hard_limits = if may_raise_limits {
         BTreeMap::new()
@@ -47,6 +58,7 @@ pub fn probe(process: Option<&Process>, rootless: Option<bool>) -> Result<Facts,
     let apparmor = asks(|process| process.apparmor_profile().is_some());
     Ok(Facts {
         rootless,
+        nested,
         may_raise_limits,
         hard_limits,
         own_oom_score_adj,

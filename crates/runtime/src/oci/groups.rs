@@ -28,7 +28,7 @@ pub(super) fn plan(
         return Ok(None);
     };
     let host = HostCgroups::probe().doing(|| "look at control groups")?;
-    let plan = cgroup::plan(spec, id, &host, driver, facts.rootless)?;
+    let plan = cgroup::plan(spec, id, &host, driver, facts.rootless || facts.nested)?;
     Ok(Some(Groups::Planned(plan)))
 }
 

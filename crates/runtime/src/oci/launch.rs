@@ -334,7 +334,7 @@ fn make(
         start,
         filter,
         runtime_hooks,
-        may_make_nodes: !facts.rootless && !plan.namespaces.has_users(),
+        may_make_nodes: !facts.rootless && !facts.nested && !plan.namespaces.has_users(),
         makes_clocks: facts.rootless,
         deny_groups,
         no_pivot: options.no_pivot,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A container in a user namespace that exists already.
+//! A process between the runtime and one in a user namespace that exists already.
 //!
-//! Namespaces belong to the user namespace in which they are made, so whoever makes them has to be in it; but the
-//! runtime itself has to stay outside. A process between them joins, clones init as its own sibling,
+//! Whoever makes namespaces in a user namespace, or enters those of it without privileges outside, has to be in it; but the
+//! runtime itself has to stay outside. A process between them joins, clones the one that is wanted as its own sibling,
 //! says which process that is, and ends.
 
 use std::fs::File;
@@ -25,9 +25,6 @@ pub(super) fn clone_in_users(
     control: &Control,
 ) -> Result<Child, RuntimeError> {
     let doing = || "clone the container's first process";
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(doing)?;
-    let (reader, mut writer) = (File::from(reader), File::from(writer));
     let (before, after): (Vec<_>, Vec<_>) = joined
         .into_iter()
         .partition(|(kind, _)| matches!(kind, Namespace::User | Namespace::Pid));
@@ -38,15 +35,25 @@ pub(super) fn clone_in_users(
         sibling: true,
         closed: Some(control.as_fd()),
     };
+    stand_between(doing, move || {
+        for (kind, namespace) in &before {
+            clone::join(namespace, *kind)
+                .doing(|| format!("join the {} namespace", kind.link()))?;
+        }
+        clone::clone_process(&request, || init::run(assignment)).doing(doing)
+    })
+}
+
+/// Does `make` in a process of its own, and answers the sibling that it cloned.
+pub(super) fn stand_between(
+    doing: impl Fn() -> &'static str,
+    make: impl FnOnce() -> Result<Child, RuntimeError>,
+) -> Result<Child, RuntimeError> {
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(&doing)?;
+    let (reader, mut writer) = (File::from(reader), File::from(writer));
     let middle = clone::clone_process(&CloneRequest::default(), move || {
-        let outcome = before
-            .iter()
-            .try_for_each(|(kind, namespace)| {
-                clone::join(namespace, *kind)
-                    .doing(|| format!("join the {} namespace", kind.link()))
-            })
-            .and_then(|()| clone::clone_process(&request, || init::run(assignment)).doing(doing));
-        let said = match outcome {
+        let said = match make() {
             Ok(child) => format!("+{}\n", child.pid.as_raw_nonzero()),
             Err(error) => format!("-{}\n", error.sentence().replace('\n', " ")),
         };
@@ -54,12 +61,12 @@ pub(super) fn clone_in_users(
         writer.write_all(said.as_bytes()).ok();
         0
     })
-    .doing(doing)?;
+    .doing(&doing)?;
     let mut said = String::new();
-    // To the end of the line: init holds the other end, too, until it becomes its program.
+    // To the end of the line: the sibling holds the other end, too, until it becomes its program.
     let read = BufReader::new(reader).read_line(&mut said);
-    waitpid(Some(middle.pid), WaitOptions::empty()).doing(doing)?;
-    read.doing(doing)?;
+    waitpid(Some(middle.pid), WaitOptions::empty()).doing(&doing)?;
+    read.doing(&doing)?;
     let said = said.trim_end();
     let pid = said
         .strip_prefix('+')
@@ -70,6 +77,6 @@ pub(super) fn clone_in_users(
         return Err(RuntimeError::Init(sentence.to_owned()));
     };
     // Our own child, which nobody else can reap.
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(doing)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(&doing)?;
     Ok(Child { pid, pidfd })
 }

@@ -56,5 +56,5 @@ mod terminal;
 pub mod update;
 
 pub use error::RuntimeError;
-pub use facts::probe;
+pub use facts::{is_nested, probe};
 pub use launch::{Context, CreateOptions};

@@ -2,7 +2,7 @@
 //! Where failures and warnings go: runc's log, which conmon and containerd read, and standard error.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use super::words::Words;
@@ -19,6 +19,8 @@ enum Format {
 pub struct Log {
     path: Option<PathBuf>,
     format: Format,
+    /// Standard error is that of somebody's program, for whom our warnings are not.
+    shared: bool,
 }
 
 impl Log {
@@ -39,13 +41,24 @@ impl Log {
             text.strip_prefix("file:")
                 .map_or_else(|| path.into(), PathBuf::from)
         });
-        Ok(Self { path, format })
+        Ok(Self {
+            path,
+            format,
+            shared: false,
+        })
     }
 
-    /// Something was done less than asked: to the log alone where there is one, since standard error is often the
-    /// container's.
+    /// The same for a verb that lends its standard streams to a program of a container (`shared`). podman names no log to a
+    /// runtime that it does not know by name.
+    #[must_use]
+    pub fn sharing_streams(self, shared: bool) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Something was done less than asked: to the log alone where there is one; else to standard error, which has to be a
+    /// person's where it is the program's, too.
     pub fn warn(&self, sentence: &str) {
-        if self.path.is_none() {
+        if self.path.is_none() && (!self.shared || std::io::stderr().is_terminal()) {
             show("warning", sentence);
         }
         self.write("warning", sentence);

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use gantry_runtime::oci::cgroup::Driver;
 use gantry_runtime::oci::cgroup::systemd::BusAddress;
-use gantry_runtime::oci::{Context, RuntimeError, delete, kill, pause, seal, start};
+use gantry_runtime::oci::{Context, RuntimeError, delete, is_nested, kill, pause, seal, start};
 
 use crate::exit::Outcome;
 use log::Log;
@@ -110,7 +110,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         ));
     };
     let log = match Log::new(&global) {
-        Ok(log) => log,
+        Ok(log) => log.sharing_streams(verb.sealed),
         Err(sentence) => return complain(&sentence),
     };
     let answer = Words::parse(words, verb.flags)
@@ -196,7 +196,7 @@ fn driver(global: &Words) -> Result<Option<Driver>, Failure> {
     if !by_systemd {
         return Ok(Some(Driver::Files));
     }
-    if rustix::process::geteuid().is_root() {
+    if !serves_user() {
         return Ok(Some(Driver::Systemd(BusAddress::system())));
     }
     let variable = |name| std::env::var(name).ok();
@@ -233,9 +233,16 @@ fn root(global: &Words) -> PathBuf {
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match own {
-        Some(dir) if !rustix::process::geteuid().is_root() => Path::new(&dir).join(NAME),
+        Some(dir) if serves_user() => Path::new(&dir).join(NAME),
         _ => Path::new("/run").join(NAME),
     }
+}
+
+/// Whether the containers are a user's, who has directories and a systemd of the own: runc's rule. Below podman of a user we
+/// are root, of a user namespace.
+fn serves_user() -> bool {
+    !rustix::process::geteuid().is_root()
+        || is_nested() && std::env::var_os("USER").is_none_or(|name| name != "root")
 }
 
 fn text(word: &OsString) -> Result<&str, Failure> {

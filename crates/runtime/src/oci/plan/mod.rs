@@ -36,6 +36,8 @@ pub use process::{CapabilityMasks, MemoryPolicy, ProcessPlan, RlimitStep, proces
 pub struct Facts {
     /// The runtime's user may not do what root may: it has no right outside a user namespace.
     pub rootless: bool,
+    /// It has every right, but in a user namespace of somebody's: none over the host's devices.
+    pub nested: bool,
     /// Limits and scores may be raised.
     pub may_raise_limits: bool,
     /// The hard limits of the runtime itself, of those that the document lists; empty if it may raise them.

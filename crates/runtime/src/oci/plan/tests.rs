@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 fn facts() -> Facts {
     Facts {
         rootless: false,
+        nested: false,
         may_raise_limits: false,
         hard_limits: BTreeMap::from([("RLIMIT_NOFILE".to_owned(), 4096)]),
         own_oom_score_adj: 0,
