@@ -711,3 +711,22 @@ fn privileged_system_calls_are_filtered_with_and_without_new_privileges() {
     }
     host.assert_nothing_left();
 }
+
+/// What is copied up is what was there: a place that is made for the mount is everybody's, as every tmpfs is.
+#[test]
+fn privileged_tmpfs_has_the_mode_of_what_it_copies_up() {
+    let host = host!();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
+    fs::create_dir(host.rootfs().join("there")).unwrap();
+    fs::set_permissions(host.rootfs().join("there"), mode).unwrap();
+    let told = host.output("stat -c %a /there /new", |document| {
+        for destination in ["/there", "/new"] {
+            with_mount(
+                document,
+                json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}),
+            );
+        }
+    });
+    assert_eq!(told, "750\n1777");
+    host.assert_nothing_left();
+}

@@ -137,8 +137,10 @@ impl Rootfs {
                 .new_file_system(name, source.as_deref(), step)
                 .doing(doing)?,
         };
+        // Of a directory that is made for the mount there is nothing to copy, its mode included.
+        let has_contents = step.options.copy_up && self.find(&step.target).doing(doing)?.is_some();
         let target = self.target(&made, step)?;
-        if step.options.copy_up {
+        if has_contents {
             self.copy_up(step, &target, &made)?;
         }
         let is_bind = matches!(step.kind, MountKind::Bind { .. });
