@@ -6,11 +6,13 @@ export CARGO_TERM_COLOR ?= auto
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq rpm \
 	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp dbus-daemon gnupg openssl
 # Not in every release; tests that need them say so where they are not.
-WISHED_PACKAGES := composefs docker.io:dockerd
+WISHED_PACKAGES := composefs docker.io:dockerd containerd:containerd
+# What the guest of test-vm is built and run with.
+VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs binutils
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help need-root setup build tools test conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build tools test test-vm conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +49,10 @@ test: setup tools lint docs ## everything that a change must pass; ends with the
 	cargo build --workspace --locked
 	GANTRY_SKIPS=$(CURDIR)/target/skips cargo test --workspace --locked
 	@if [ -s target/skips ]; then echo "skipped:"; sed 's/^/  /' target/skips; else echo "nothing was skipped"; fi
+
+test-vm: need-root ## what this kernel or set-up cannot show, in a Debian 13 guest under QEMU (root); VM="cgroups podman" chooses
+	@bash scripts/setup $(PACKAGES) $(VM_PACKAGES)
+	cargo xtask vm $(VM)
 
 conformance: setup ## the distribution specification's own suite against our registry (needs Go and its module proxy)
 	cargo build --locked -p gantry

@@ -177,7 +177,12 @@ fn digest(recipes: &[Recipe], recipe: &Recipe, codename: &str) -> String {
         "{parent}\n{}\n{:?}\n{:?}",
         recipe.name, recipe.how, recipe.config
     );
-    Sha256::digest(text)
+    hex_digest(text)
+}
+
+/// SHA-256 in hexadecimal digits, by which what was built is kept.
+pub(crate) fn hex_digest(bytes: impl AsRef<[u8]>) -> String {
+    Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()

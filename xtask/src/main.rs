@@ -12,6 +12,7 @@ mod conformance_runtime;
 mod demo;
 mod fixtures;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Args {
     Fixtures(fixtures::Args),
     /// Builds the judges that no distribution packages (cosign 2 and 3).
     Tools(tools::Args),
+    /// Runs the tasks of vm/tasks in a Debian guest.
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
         Args::Tools(args) => tools::run(&args),
+        Args::Vm(args) => vm::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -157,9 +157,11 @@ impl Host {
         let below = format!("{}/", self.dir.path().display());
         assert!(!mounts.contains(&below), "{mounts}");
         let name = self.cgroup();
+        // Of version 2 alone there is one, of version 1 one below for each.
         let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
-        for hierarchy in hierarchies.filter(|entry| entry.path().is_dir()) {
-            let group = hierarchy.path().join(name.trim_start_matches('/'));
+        let hierarchies = hierarchies.map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let group = hierarchy.join(name.trim_start_matches('/'));
             assert!(!group.exists(), "{}", group.display());
         }
     }
