@@ -99,7 +99,14 @@ impl StoredSignature {
             .ok_or_else(|| Refusal::new(Reason::Malformed, "the format name has no end"))?;
         let payload = stored.slice(end + 1..);
         match &stored[1..end] {
-            name if name == SIMPLE_SIGNING.as_bytes() => Ok(Self::Simple(payload)),
+            // A frame in a frame would be peeled once by whoever carries it and once more by whoever judges it.
+            name if name == SIMPLE_SIGNING.as_bytes() => match payload.first() {
+                None | Some(0) => Err(Refusal::new(
+                    Reason::Malformed,
+                    "there is no OpenPGP message in the frame",
+                )),
+                Some(_) => Ok(Self::Simple(payload)),
+            },
             name if name == SIGSTORE_JSON.as_bytes() => serde_json::from_slice(&payload)
                 .map(Self::Sigstore)
                 .map_err(|error| {
@@ -185,6 +192,11 @@ mod tests {
         for (stored, reason) in [
             (&b""[..], Reason::Malformed),
             (b"-----BEGIN PGP MESSAGE-----", Reason::Malformed),
+            (b"\0simple-signing\n", Reason::Malformed),
+            (
+                b"\0simple-signing\n\0simple-signing\n\xA3x",
+                Reason::Malformed,
+            ),
             (b"\0sigstore-json", Reason::Malformed),
             (b"\0sigstore-json\n{", Reason::Malformed),
             (
