@@ -151,6 +151,19 @@ impl Gpg {
         Ok(())
     }
 
+    /// How many keys the home has.
+    ///
+    /// # Errors
+    /// If gpg fails.
+    pub fn count(&self) -> Result<usize> {
+        let listing = self.run(&["--with-colons", "--list-keys"], b"")?;
+        let lines = String::from_utf8_lossy(&listing);
+        Ok(lines
+            .lines()
+            .filter(|line| line.starts_with("pub:"))
+            .count())
+    }
+
     /// The public key as others get it, binary.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! - [`docker`]: a real Docker daemon with its own data;
 //! - [`subordinate`]: users that have subordinate ids, and a home, for one command only;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
+//! - [`openpgp`]: messages and keys taken apart into packets;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
 //!
@@ -24,6 +25,7 @@ pub mod docker;
 pub mod fixtures;
 pub mod gpg;
 pub mod image;
+pub mod openpgp;
 pub mod scratch;
 pub mod skip;
 pub mod subordinate;

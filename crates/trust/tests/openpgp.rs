@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use gantry_oci::Limits;
 use gantry_testkit::gpg::Gpg;
+use gantry_testkit::openpgp::{self, body, packet};
 use gantry_testkit::skip;
 use gantry_trust::openpgp::Keyring;
 use gantry_trust::{Reason, Refusal};
@@ -422,40 +423,9 @@ fn self_signatures_must_be_strong_too() {
     );
 }
 
-/// The packets of a message or a key, whose lengths are all definite, with their headers.
-fn packets(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut packets = Vec::new();
-    while let [first, rest @ ..] = bytes {
-        let (header, length) = match (first & 0x40 == 0, first & 3) {
-            (true, 0) => (2, usize::from(rest[0])),
-            (true, 1) => (3, usize::from(u16::from_be_bytes([rest[0], rest[1]]))),
-            (false, _) if rest[0] < 192 => (2, usize::from(rest[0])),
-            (false, _) if rest[0] < 224 => (
-                3,
-                (usize::from(rest[0]) - 192) * 256 + usize::from(rest[1]) + 192,
-            ),
-            other => unreachable!("a length of form {other:?}"),
-        };
-        let (packet, after) = bytes.split_at(header + length);
-        packets.push(packet.to_vec());
-        bytes = after;
-    }
-    packets
-}
-
-/// A packet of a new type with a one- or five-byte length.
-fn packet(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    [&[0xC0 | tag, 255][..], &length, body].concat()
-}
-
-fn body(packet: &[u8]) -> &[u8] {
-    let header = if packet[0] & 0x40 == 0 && packet[0] & 3 == 1 {
-        3
-    } else {
-        2
-    };
-    &packet[header..]
+/// The packets of what gpg made.
+fn packets(bytes: &[u8]) -> Vec<Vec<u8>> {
+    openpgp::packets(bytes).unwrap()
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //!
 //! A new case goes to the end of its group; its id is its name for ever. A new entry point is one implementation.
 
+pub mod bypass;
 pub mod documents;
 pub mod layers;
 
