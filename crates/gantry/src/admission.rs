@@ -203,25 +203,48 @@ impl Gate for Gatekeeper<'_> {
         manifest: &ManifestBytes,
         listed_in: Option<&ManifestBytes>,
     ) -> Result<(), EndpointError> {
+        let mut decided = self.decide(source, manifest, listed_in).await?;
+        let asks = || self.admission.asks_for_signatures(&self.subjects);
+        if decided.is_err() && listed_in.is_none() && asks() {
+            // It may be the index that was signed, from which this image was chosen when it came to the source.
+            for index in source.indexes_of(manifest.digest()).await? {
+                let index = index.verify(None, &self.admission.limits)?;
+                let next = self.decide(source, manifest, Some(&index)).await?;
+                if next.is_ok() {
+                    decided = next;
+                    break;
+                }
+            }
+        }
+        decided.map(drop).map_err(|denied| {
+            self.denied.store(true, Ordering::Relaxed);
+            EndpointError::new(denied.kind(), denied.to_string())
+        })
+    }
+}
+
+impl Gatekeeper<'_> {
+    async fn decide(
+        &self,
+        source: &dyn ImageSource,
+        manifest: &ManifestBytes,
+        chosen_from: Option<&ManifestBytes>,
+    ) -> Result<Result<AdmittedImage, Denied>, EndpointError> {
         let mut signatures = Vec::new();
         if self.admission.asks_for_signatures(&self.subjects) {
-            for about in std::iter::once(manifest).chain(listed_in) {
+            for about in std::iter::once(manifest).chain(chosen_from) {
                 let kept = source.signatures(about.digest()).await?;
                 found_at(&source.describe(), kept, &mut signatures);
             }
         }
         let evidence = Evidence {
             manifest,
-            chosen_from: listed_in,
+            chosen_from,
             signatures: &signatures,
         };
-        let decided = first_name(&self.subjects, evidence, &|question| {
+        Ok(first_name(&self.subjects, evidence, &|question| {
             self.admission.admit(question)
-        });
-        decided.map(drop).map_err(|denied| {
-            self.denied.store(true, Ordering::Relaxed);
-            EndpointError::new(denied.kind(), denied.to_string())
-        })
+        }))
     }
 }
 

@@ -196,6 +196,42 @@ fn a_replayed_image_is_refused_at_pull_and_at_start() {
 }
 
 #[test]
+fn an_index_that_is_signed_admits_its_image_wherever_that_goes() {
+    needs!([""; 0], ["docker-registry", "skopeo", "gpg"]);
+    let mut host = Host::new();
+    let (ours, other) = (image("ours"), image("another machine's"));
+    let entry = |image: &Image, architecture: &str| {
+        let mut entry = image.entry();
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    };
+    let own = gantry_oci::Platform::host().architecture;
+    let index = Image::index(
+        &[ours.clone(), other.clone()],
+        &[entry(&ours, &own), entry(&other, "m68k")],
+    );
+    host.push(&index);
+    refused(&mut host.pull(), "it has no signature");
+    host.sign(&index, 1);
+    succeed(&mut host.pull());
+    // From now on the signatures are here.
+    fs::remove_dir_all(host.world.dir.join("lookaside")).unwrap();
+    succeed(&mut host.start());
+    succeed(&mut host.command(&["trust", "explain", &host.name()]));
+    let to = format!("docker://{}/team/copy:v1", host.registry.address());
+    let push = ["push", "--quiet", "--remove-signatures", &host.name(), &to];
+    succeed(&mut host.command(&push));
+    // Without what was said of the index nothing admits the image.
+    let digests = host.world.root().join("digests");
+    let kept = digests.join(index.digest()).join("signatures");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 1);
+    fs::remove_dir_all(&kept).unwrap();
+    refused(&mut host.start(), "it has no signature");
+    refused(&mut host.command(&push), "it has no signature");
+    host.world.assert_clean();
+}
+
+#[test]
 fn explain_names_an_image_as_run_does() {
     needs!(["tiny"], [""; 0]);
     let world = World::new();

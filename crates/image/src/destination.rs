@@ -46,6 +46,9 @@ pub struct Capabilities {
     /// Whether it keeps things that are not images (artifacts, whose blobs
     /// have no diffIDs).
     pub artifacts: bool,
+    /// Whether it keeps the index that an image was chosen from, and the
+    /// signatures of that index.
+    pub origins: bool,
     /// How many layers it likes to be written at once, at most.
     pub parallel_layers: usize,
 }
@@ -119,11 +122,21 @@ pub struct Commit {
     pub config: VerifiedBytes,
     /// Signatures to keep beside it.
     pub signatures: Vec<SignatureBlob>,
-    /// The index from which this manifest was chosen, so that the digest of
-    /// the index resolves at the destination too, where that can be.
-    pub chosen_from: Option<ManifestBytes>,
+    /// The index from which this manifest was chosen, for a destination that
+    /// [keeps](Capabilities::origins) it: its digest resolves there, too, and
+    /// what only the index's signature admits is admitted there.
+    pub chosen_from: Option<SignedIndex>,
     /// Whether the name moves.
     pub naming: Naming,
+}
+
+/// An index that an image was chosen from.
+#[derive(Debug)]
+pub struct SignedIndex {
+    /// The index.
+    pub index: ManifestBytes,
+    /// Its own signatures.
+    pub signatures: Vec<SignatureBlob>,
 }
 
 /// What a commit made visible.

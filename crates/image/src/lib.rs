@@ -40,7 +40,7 @@ pub mod verify;
 pub use blob::BlobStream;
 pub use destination::{
     Capabilities, Commit, Committed, ImageDestination, ImageWriter, Incoming, LayerAnswer,
-    LayerSlot, Naming,
+    LayerSlot, Naming, SignedIndex,
 };
 pub use error::EndpointError;
 pub use layer::{Layer, LayerForm, LayerStream};

@@ -75,6 +75,16 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
         ))
     }
 
+    /// The indexes here that list a manifest, of a source that can be asked
+    /// so: what is said of one of them is said of what it lists.
+    async fn indexes_of(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<UnverifiedManifest>, EndpointError> {
+        let _ = digest;
+        Ok(Vec::new())
+    }
+
     /// The signatures that are kept for a manifest; none is not an error.
     async fn signatures(
         &self,

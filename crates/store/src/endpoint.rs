@@ -19,8 +19,8 @@ use gantry_image::destination::{Capabilities, Incoming, Naming};
 use gantry_image::destination::{Commit, Committed};
 use gantry_image::{
     BlobStream, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer, LayerAnswer,
-    LayerForm, LayerSlot, LayerStream, ManifestBytes, Origin, SignatureBlob, UnverifiedManifest,
-    VerifiedBlob, Wanted,
+    LayerForm, LayerSlot, LayerStream, ManifestBytes, Origin, SignatureBlob, SignedIndex,
+    UnverifiedManifest, VerifiedBlob, Wanted,
 };
 use gantry_oci::{Descriptor, Kind, LayerDigest, ManifestDigest};
 use std::io::{self, Read};
@@ -55,6 +55,7 @@ pub fn capabilities() -> Capabilities {
         plain_tar: true,
         computed: false,
         artifacts: false,
+        origins: true,
         parallel_layers: PARALLEL_LAYERS,
     }
 }
@@ -192,15 +193,16 @@ impl ImageWriter for StoreWriter {
                 config: commit.config.bytes(),
                 names,
             };
-            if !commit.signatures.is_empty() {
-                // The signatures are there before the name is.
+            // Whatever may admit it is there before the name is.
+            if !commit.signatures.is_empty() || commit.chosen_from.is_some() {
                 self.ingest.commit_image(&image(&[]))?;
                 self.store.add_signatures(&digest, &commit.signatures)?;
             }
-            self.ingest.commit_image(&image(names))?;
-            if let Some(index) = &commit.chosen_from {
+            if let Some(SignedIndex { index, signatures }) = &commit.chosen_from {
                 self.ingest.commit_index(index, Some(digest), &[])?;
+                self.store.add_signatures(index.digest(), signatures)?;
             }
+            self.ingest.commit_image(&image(names))?;
             Ok(())
         })
         .await??;
@@ -404,6 +406,19 @@ impl ImageSource for StoreSource {
         let store = self.store.clone();
         let tar = blocking(move || store.layer_tar(&diff_id)).await??;
         Ok(LayerStream::plain_tar(stream_of(None, tar)))
+    }
+
+    async fn indexes_of(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<UnverifiedManifest>, EndpointError> {
+        let (store, digest) = (self.store.clone(), *digest);
+        let indexes = blocking(move || store.indexes_of(&digest)).await??;
+        let mut found = Vec::new();
+        for index in &indexes {
+            found.push(self.manifest(Wanted::Digest(index)).await?);
+        }
+        Ok(found)
     }
 
     async fn signatures(

@@ -212,6 +212,21 @@ impl Store {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// The indexes here that list an image that is here, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if a record is damaged.
+    pub fn indexes_of(&self, image: &ManifestDigest) -> Result<Vec<ManifestDigest>, StoreError> {
+        let mut indexes = Vec::new();
+        for candidate in self.digests()? {
+            let content = self.image(&candidate)?.map(|record| record.content);
+            if let Some(RecordContent::Index { present, .. }) = content {
+                indexes.extend(present.contains(image).then_some(candidate));
+            }
+        }
+        Ok(indexes)
+    }
+
     /// Loads the record of a manifest or index; `None` if it is not here.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use gantry_image::{ManifestBytes, UnverifiedManifest};
 use gantry_oci::{ChainId, DiffId, Digest, Kind, Limits, ManifestDigest};
-use gantry_store::{ImageRecord, RecordContent, Store};
+use gantry_store::{ImageRecord, Store};
 use gantry_trust::{Question, Subject};
 
 use super::{Admission, Evidence, first_name, found_at};
@@ -58,7 +58,7 @@ impl<'a> StoredCase<'a> {
         if first.is_ok() || self.index.is_some() || !admission.asks_for_signatures(&self.subjects) {
             return Ok(first);
         }
-        for digest in indexes_of(self.store, self.manifest.digest())? {
+        for digest in self.store.indexes_of(self.manifest.digest())? {
             let index = read_manifest(self.store, &digest, self.limits)?;
             let next = self.ask(admission, Some(&index), ask)?;
             if next.is_ok() {
@@ -112,18 +112,6 @@ fn read_manifest(
     let media_type = record.media_type.as_str().to_owned();
     let manifest = UnverifiedManifest::new(bytes.into(), Some(media_type), None);
     Ok(manifest.verify(Some(digest), limits)?)
-}
-
-/// The indexes of a store that list an image.
-fn indexes_of(store: &Store, digest: &ManifestDigest) -> Result<Vec<ManifestDigest>, Failure> {
-    let mut indexes = Vec::new();
-    for candidate in store.digests()? {
-        let content = store.image(&candidate)?.map(|record| record.content);
-        if let Some(RecordContent::Index { present, .. }) = content {
-            indexes.extend(present.contains(digest).then_some(candidate));
-        }
-    }
-    Ok(indexes)
 }
 
 /// Holds a store's record to the manifest: a record is what mounts go by, and the manifest is what was admitted.

@@ -9,7 +9,7 @@ use gantry_image::convert::{self, LayerStep, ManifestFormat, Rewritten};
 use gantry_image::progress::{Event, ProgressSink};
 use gantry_image::{
     Commit, Committed, EndpointError, ImageDestination, ImageSource, ImageWriter, Layer,
-    LayerAnswer, LayerStream, ManifestBytes, Naming, SignatureBlob, VerifiedBlob,
+    LayerAnswer, LayerStream, ManifestBytes, Naming, SignatureBlob, SignedIndex, VerifiedBlob,
 };
 use gantry_oci::{Digest, Kind, ManifestDigest};
 use serde::Serialize;
@@ -295,7 +295,13 @@ impl Job<'_> {
             manifest: manifest.clone(),
             config: prepared.incoming.config.clone(),
             signatures,
-            chosen_from: chosen_from.filter(|_| !changed),
+            chosen_from: match chosen_from.filter(|_| !changed && capabilities.origins) {
+                Some(index) => Some(SignedIndex {
+                    signatures: self.signatures(&index, &[]).await?,
+                    index,
+                }),
+                None => None,
+            },
             naming,
         };
         let Committed { digest } = writer.commit(commit).await?;

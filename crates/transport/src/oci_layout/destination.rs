@@ -127,6 +127,7 @@ impl ImageDestination for LayoutDestination {
             plain_tar: false,
             computed: true,
             artifacts: true,
+            origins: false,
             parallel_layers: 6,
         }
     }

@@ -273,6 +273,7 @@ impl ImageDestination for RegistryDestination {
             plain_tar: false,
             computed: true,
             artifacts: true,
+            origins: false,
             parallel_layers: PARALLEL_LAYERS,
         }
     }
