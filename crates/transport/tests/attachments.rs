@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use common::image::{image, write_layout};
+use common::server::{Request, Server, answer};
 use common::{block_on, quick};
 use gantry_image::ManifestBytes;
 use gantry_oci::{Kind, Limits, Reference};
@@ -218,5 +219,168 @@ fn what_we_attach_to_another_copy_of_an_image_cosign_accepts() {
             verify(&public).unwrap();
             verify(&wrong).unwrap_err();
         }
+    }
+}
+
+/// Stands before a registry: passes on what `special` does not answer, and lets it do something else besides.
+fn before(
+    registry: String,
+    special: impl Fn(&Request, &dyn Fn(&Request) -> Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> Server {
+    let pass = move |request: &Request| -> Vec<u8> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&registry).unwrap();
+        let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+        let others = request
+            .headers
+            .iter()
+            .filter(|(name, _)| name != "connection");
+        for (name, value) in others {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("connection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&request.body).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        reply
+    };
+    Server::start(move |request| {
+        let reply = special(request, &pass).unwrap_or_else(|| pass(request));
+        vec![common::server::Step::Send(reply)]
+    })
+}
+
+#[test]
+fn what_another_writer_overwrites_is_attached_again() {
+    needs_peers!();
+    let ours = || [vector("p256.cosign2")];
+    let theirs = vector("rsa.cosign2");
+    for (what, overwritten, attached) in [
+        ("after the first write", 1, true),
+        ("before the first write", 0, true),
+        ("after every write", usize::MAX, false),
+    ] {
+        let world = World::new();
+        // What somebody else writes, who has read that nothing is attached yet.
+        let elsewhere = gantry_oci::Digest::of(gantry_oci::Algorithm::Sha256, b"elsewhere");
+        let elsewhere = gantry_oci::ManifestDigest::from_digest(elsewhere);
+        let repository = world.repository();
+        block_on(repository.attach_signatures(&elsewhere, std::slice::from_ref(&theirs))).unwrap();
+        let tag = |digest| sigstore::attachment_tag(digest, ".sig");
+        let name = ManifestName::Tag(tag(&elsewhere).parse().unwrap());
+        let other = block_on(repository.manifest(&name)).unwrap();
+        let other = other.verify(None, &Limits::DEFAULT).unwrap();
+        let path = format!("/v2/team/app/manifests/{}", tag(world.manifest.digest()));
+        let writes = std::sync::atomic::AtomicUsize::new(0);
+        let proxy = before(world.registry.address().to_owned(), move |request, pass| {
+            if request.target != path {
+                return None;
+            }
+            let overwrite = || {
+                let length = other.bytes().len().to_string();
+                let headers = [
+                    ("host", "r.example"),
+                    ("content-type", "application/vnd.oci.image.manifest.v1+json"),
+                    ("content-length", &length),
+                ];
+                let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let reply = pass(&Request {
+                    method: "PUT".to_owned(),
+                    headers: headers.to_vec(),
+                    body: other.bytes().to_vec(),
+                    ..request.clone()
+                });
+                assert!(reply.starts_with(b"HTTP/1.1 201"), "{reply:?}");
+            };
+            if request.method == "PUT" {
+                let reply = pass(request);
+                if writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < overwritten {
+                    overwrite();
+                }
+                return Some(reply);
+            }
+            // The second look is the one right before the write.
+            if overwritten == 0 && request.earlier == 1 {
+                overwrite();
+            }
+            None
+        });
+        let repository = repository_at(proxy.address());
+        let outcome = block_on(repository.attach_signatures(world.manifest.digest(), &ours()));
+        assert_eq!(outcome.is_ok(), attached, "{what}");
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), Kind::Busy, "{what}");
+            continue;
+        }
+        let all = world.attached();
+        assert!(all.contains(&theirs) && all.contains(&ours()[0]), "{what}");
+        assert_eq!(all.len(), 2, "{what}");
+    }
+}
+
+fn repository_at(address: &str) -> Repository {
+    repository(address, quick())
+}
+
+#[test]
+fn all_pages_of_referrers_are_read_and_no_more() {
+    needs_peers!();
+    let bundles = ["p256.cosign3", "p384.cosign3"].map(vector);
+    let world = World::new();
+    world.attach(&bundles);
+    // The registry has no list of its own: ours is cut into pages, with other things between.
+    let list = sigstore::attachment_tag(world.manifest.digest(), "");
+    let name = ManifestName::Tag(list.parse().unwrap());
+    let index = block_on(world.repository().manifest(&name)).unwrap();
+    let index = index.verify(None, &Limits::DEFAULT).unwrap();
+    let entries = index.as_index().unwrap().manifests.clone();
+    assert_eq!(entries.len(), 2);
+    let pages = move |links: &'static [&'static str]| {
+        let entries = entries.clone();
+        before(world.registry.address().to_owned(), move |request, _| {
+            if !request.path().contains("/referrers/") {
+                return None;
+            }
+            let page = request.target.split_once("page=");
+            let page: usize = page.map_or(0, |(_, number)| number.parse().unwrap());
+            let mut entry = entries
+                .get(page / 2)
+                .cloned()
+                .into_iter()
+                .collect::<Vec<_>>();
+            if page % 2 == 1 {
+                for entry in &mut entry {
+                    entry.artifact_type = Some("application/spdx+json".to_owned());
+                }
+            }
+            let body = serde_json::json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "manifests": entry,
+            });
+            let link = links
+                .get(page)
+                .map(|link| format!("<{link}>; rel=\"next\""));
+            let headers = [("Content-Type", "application/vnd.oci.image.index.v1+json")];
+            let link = link.as_deref().map(|link| ("Link", link));
+            let headers: Vec<_> = headers.into_iter().chain(link).collect();
+            let reply = answer(200, &headers, body.to_string().as_bytes());
+            let [common::server::Step::Send(bytes)] = &reply[..] else {
+                unreachable!()
+            };
+            Some(bytes.clone())
+        })
+    };
+    let read = |links| {
+        let server = pages(links);
+        let repository = repository_at(server.address());
+        block_on(repository.attached_signatures(world.manifest.digest()))
+    };
+    assert_eq!(read(&[]).unwrap(), &bundles[..1]);
+    assert_eq!(read(&["?page=1", "?page=2"]).unwrap(), bundles);
+    assert_eq!(read(&["?page=1", "?page=2", "?page=3"]).unwrap(), bundles);
+    for circle in [&["?page=1", "?page=1"][..], &["/v2/team/other/referrers/x"]] {
+        read(circle).unwrap_err();
     }
 }

@@ -13,8 +13,9 @@
 //! is too large is passed over, while more signatures than the cap are an error.
 //!
 //! Attaching adds to what is there. Registries have no way to change a tag only if it is
-//! still what it was, so of two that attach at the same moment one may be lost;
-//! referrers lists do not have this weakness.
+//! still what it was. So a tag is compared right before it is written and read again right after, and
+//! what is missing then is added again; of two that write at the very same moment, and read before either
+//! of both writes is seen, one may still be lost. Referrers lists do not have this weakness.
 //!
 //! # Source
 //! cosign `SIGNATURE_SPEC`, `BUNDLE_SPEC`; distribution-spec v1.1 "Listing
@@ -34,9 +35,14 @@ use serde_json::{Value, json};
 use super::client::{Repository, Request};
 use super::error::RegistryError;
 use super::manifests::ManifestName;
+use super::pages::Pages;
 
 /// The configuration of a manifest that has none.
 const EMPTY_CONFIG: &[u8] = b"{}";
+/// How often to change a tag that others change, too.
+const ATTEMPTS: usize = 8;
+/// Pages of referrers; the cap on signatures is reached long before where all are bundles.
+const MOST_REFERRER_PAGES: usize = 256;
 
 impl Repository {
     /// All signatures and attestations that are attached to a manifest.
@@ -79,7 +85,8 @@ impl Repository {
             .partition(|signature| signature.mime_type == sigstore::ENVELOPE_MEDIA_TYPE);
         for (suffix, signatures) in [(".sig", attachments), (".att", attestations)] {
             if !signatures.is_empty() {
-                self.attach_under_tag(subject, suffix, &signatures).await?;
+                let name = attachment_name(subject, suffix)?;
+                self.add(&name, &Addition::Layers(&signatures)).await?;
             }
         }
         if !bundles.is_empty() {
@@ -111,14 +118,7 @@ impl Repository {
             .map_or(&[][..], |manifest| &manifest.layers);
         for layer in layers {
             if found.len() == self.limits().signatures {
-                return Err(EndpointError::new(
-                    Kind::Unsafe,
-                    format!(
-                        "a manifest in {} has more than {} signatures",
-                        self.full_name(),
-                        self.limits().signatures
-                    ),
-                ));
+                return Err(self.too_many());
             }
             if layer.size_bytes > self.limits().signature_bytes {
                 tracing::warn!(
@@ -151,42 +151,60 @@ impl Repository {
         &self,
         digest: &ManifestDigest,
     ) -> Result<Vec<Descriptor>, EndpointError> {
-        let index = match self.referrers(digest).await? {
-            Some(index) => index,
-            None => match self.referrers_tag(digest).await? {
-                Some(index) => index,
-                None => return Ok(Vec::new()),
-            },
+        let listed = match self.referrers(digest).await? {
+            Some(listed) => listed,
+            None => self
+                .referrers_tag(digest)
+                .await?
+                .map_or_else(Vec::new, |index| index.manifests),
         };
-        let is_bundle =
-            |entry: &Descriptor| entry.artifact_type.as_deref() == Some(BUNDLE_MEDIA_TYPE);
-        Ok(index.manifests.into_iter().filter(is_bundle).collect())
+        Ok(listed.into_iter().filter(is_bundle).collect())
     }
 
-    /// The first page of the registry's list of referrers; `None` if the
-    /// registry has no such lists. The cap on signatures is far below a page.
-    async fn referrers(&self, digest: &ManifestDigest) -> Result<Option<Index>, EndpointError> {
+    /// The bundles in the registry's list of referrers, all pages of it;
+    /// `None` if the registry has no such lists.
+    async fn referrers(
+        &self,
+        digest: &ManifestDigest,
+    ) -> Result<Option<Vec<Descriptor>>, EndpointError> {
         let what = format!("list what refers to {digest} in {}", self.full_name());
         let mut url = self.url(&format!("referrers/{digest}")).await?;
         url.query_pairs_mut()
             .append_pair("artifactType", BUNDLE_MEDIA_TYPE);
-        let request = Request::new(what.clone(), Method::GET, url, self.scope("pull"))
-            .header(ACCEPT, MediaType::OciIndex.as_str())?;
-        let response = self.registry.send(&request).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => {
-                return Ok(None);
+        let mut pages = Pages::new(what.clone(), url, MOST_REFERRER_PAGES);
+        let mut found = Vec::new();
+        let mut first = true;
+        while let Some(url) = pages.turn()? {
+            let request = Request::new(what.clone(), Method::GET, url, self.scope("pull"))
+                .header(ACCEPT, MediaType::OciIndex.as_str())?;
+            let response = self.registry.send(&request).await?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND
+                | StatusCode::BAD_REQUEST
+                | StatusCode::METHOD_NOT_ALLOWED
+                    if first =>
+                {
+                    return Ok(None);
+                }
+                _ => return Err(self.registry.status_error(response, &what).await.into()),
             }
-            _ => return Err(self.registry.status_error(response, &what).await.into()),
+            first = false;
+            pages.follow(response.headers())?;
+            let limit_bytes = self.limits().manifest_bytes;
+            let body = self
+                .registry
+                .read_small(response, limit_bytes, &what)
+                .await?;
+            let page = UnverifiedManifest::new(body, None, None).verify(None, self.limits())?;
+            let entries = page.as_index().map(|index| index.manifests.as_slice());
+            let entries = entries.unwrap_or_default().iter();
+            found.extend(entries.filter(|entry| is_bundle(entry)).cloned());
+            if found.len() > self.limits().signatures {
+                return Err(self.too_many());
+            }
         }
-        let limit_bytes = self.limits().manifest_bytes;
-        let body = self
-            .registry
-            .read_small(response, limit_bytes, &what)
-            .await?;
-        let index = UnverifiedManifest::new(body, None, None).verify(None, self.limits())?;
-        Ok(index.as_index().cloned())
+        Ok(Some(found))
     }
 
     async fn referrers_tag(&self, digest: &ManifestDigest) -> Result<Option<Index>, EndpointError> {
@@ -220,21 +238,48 @@ impl Repository {
 
     // === Writing ===
 
-    async fn attach_under_tag(
+    /// Changes what a tag leads to until it has what is to be added.
+    ///
+    /// Somebody else may have read the same state and written another one, so it is compared once more before it is
+    /// written, and read again after that: whoever was overwritten sees it and adds anew.
+    async fn add(&self, name: &ManifestName, addition: &Addition<'_>) -> Result<(), EndpointError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.manifest_if_any(name).await?;
+            let wanted = match addition {
+                Addition::Layers(signatures) => {
+                    self.with_layers(before.as_ref(), signatures).await?
+                }
+                Addition::Referrer(entry) => with_referrer(before.as_ref(), entry),
+            };
+            let Some(wanted) = wanted else { return Ok(()) };
+            let now = self.manifest_if_any(name).await?;
+            let digest =
+                |manifest: &Option<ManifestBytes>| manifest.as_ref().map(|it| *it.digest());
+            if digest(&now) == digest(&before) {
+                self.put_made(name, &wanted).await?;
+            }
+        }
+        let message = format!(
+            "change {name} in {}: others keep changing it",
+            self.full_name()
+        );
+        Err(EndpointError::new(Kind::Busy, message))
+    }
+
+    /// The attached signatures with these among them; none if they are there already.
+    async fn with_layers(
         &self,
-        subject: &ManifestDigest,
-        suffix: &str,
+        before: Option<&ManifestBytes>,
         signatures: &[&SigstoreSignature],
-    ) -> Result<(), EndpointError> {
-        let name = attachment_name(subject, suffix)?;
-        let (mut layers, mut config) = match self.manifest_if_any(&name).await? {
+    ) -> Result<Option<Value>, EndpointError> {
+        let (mut layers, mut config) = match before {
             None => (
                 Vec::new(),
                 json!({"rootfs": {"type": "layers", "diff_ids": []}}),
             ),
-            Some(manifest) => self.attached(&manifest).await?,
+            Some(manifest) => self.attached(manifest).await?,
         };
-        let mut added = false;
+        let count = layers.len();
         for signature in signatures {
             let layer = describe(signature);
             if layers.contains(&layer) {
@@ -245,22 +290,19 @@ impl Repository {
                 diff_ids.push(json!(layer.digest));
             }
             layers.push(layer);
-            added = true;
         }
-        if !added {
-            return Ok(());
+        if layers.len() == count {
+            return Ok(None);
         }
         let config = config.to_string().into_bytes();
         let described = Descriptor::of(MediaType::OciConfig, &config);
         self.push_small(&described, &config.into()).await?;
-        let manifest = json!({
+        Ok(Some(json!({
             "schemaVersion": 2,
             "mediaType": MediaType::OciManifest,
             "config": described,
             "layers": layers,
-        });
-        self.put_made(&name, &manifest).await?;
-        Ok(())
+        })))
     }
 
     /// Layers and configuration of what is attached already.
@@ -330,33 +372,13 @@ impl Repository {
             let name = ManifestName::Digest(ManifestDigest::from_digest(entry.digest));
             self.put_made(&name, &manifest).await?;
             if self.referrers(subject).await?.is_none() {
+                // The list that stands in for the registry's own.
                 entry.artifact_type = Some(BUNDLE_MEDIA_TYPE.to_owned());
-                self.list_referrer(subject, entry).await?;
+                let list = attachment_name(subject, "")?;
+                self.add(&list, &Addition::Referrer(&entry)).await?;
             }
         }
         Ok(())
-    }
-
-    /// Adds a manifest to the list that stands in for the registry's own.
-    async fn list_referrer(
-        &self,
-        subject: &ManifestDigest,
-        entry: Descriptor,
-    ) -> Result<(), EndpointError> {
-        let mut manifests = self
-            .referrers_tag(subject)
-            .await?
-            .map_or_else(Vec::new, |index| index.manifests);
-        if manifests.iter().any(|known| known.digest == entry.digest) {
-            return Ok(());
-        }
-        manifests.push(entry);
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::OciIndex,
-            "manifests": manifests,
-        });
-        self.put_made(&attachment_name(subject, "")?, &index).await
     }
 
     async fn put_made(&self, name: &ManifestName, document: &Value) -> Result<(), EndpointError> {
@@ -378,9 +400,45 @@ impl Repository {
         Ok(())
     }
 
+    fn too_many(&self) -> EndpointError {
+        let most = self.limits().signatures;
+        let message = format!(
+            "a manifest in {} has more than {most} signatures",
+            self.full_name()
+        );
+        EndpointError::new(Kind::Unsafe, message)
+    }
+
     fn limits(&self) -> &gantry_oci::Limits {
         &self.registry.options().limits
     }
+}
+
+/// What is added to what a tag leads to.
+enum Addition<'a> {
+    /// Attached signatures.
+    Layers(&'a [&'a SigstoreSignature]),
+    /// A manifest that refers to another one.
+    Referrer(&'a Descriptor),
+}
+
+/// A list of what refers to a manifest with one more entry; none if it is there already.
+fn with_referrer(before: Option<&ManifestBytes>, entry: &Descriptor) -> Option<Value> {
+    let before = before.and_then(|index| index.as_index());
+    let mut manifests = before.map_or_else(Vec::new, |index| index.manifests.clone());
+    if manifests.iter().any(|known| known.digest == entry.digest) {
+        return None;
+    }
+    manifests.push(entry.clone());
+    Some(json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::OciIndex,
+        "manifests": manifests,
+    }))
+}
+
+fn is_bundle(entry: &Descriptor) -> bool {
+    entry.artifact_type.as_deref() == Some(BUNDLE_MEDIA_TYPE)
 }
 
 /// The layer that a signature becomes.

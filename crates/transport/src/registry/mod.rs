@@ -39,6 +39,7 @@ pub mod endpoint;
 pub mod error;
 pub mod manifests;
 pub mod mirrors;
+mod pages;
 mod redirect;
 mod signatures;
 pub mod tags;

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The tags of a repository, page by page.
 
-use std::collections::HashSet;
-
-use http::header::LINK;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::client::{Repository, Request};
 use super::error::RegistryError;
-use super::redirect;
+use super::pages::Pages;
 
 /// One page's body.
 const PAGE_BYTES: u64 = 8 << 20;
@@ -32,24 +29,16 @@ impl Repository {
     /// repository, `Unsafe` for a list without end.
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let what = format!("list tags of {}", self.full_name());
-        let mut url = self.url("tags/list").await?;
-        let own_path = url.path().to_owned();
-        let mut seen = HashSet::new();
+        let url = self.url("tags/list").await?;
+        let mut pages = Pages::new(what.clone(), url, MOST_PAGES);
         let mut tags = Vec::new();
-        loop {
-            if !seen.insert(url.clone()) || seen.len() > MOST_PAGES {
-                return Err(RegistryError::Redirect {
-                    what,
-                    target: super::error::printable(url.as_str()),
-                    why: "its pages go round in circles",
-                });
-            }
-            let request = Request::new(what.clone(), Method::GET, url.clone(), self.scope("pull"));
+        while let Some(url) = pages.turn()? {
+            let request = Request::new(what.clone(), Method::GET, url, self.scope("pull"));
             let response = self.registry.send(&request).await?;
             if response.status() != StatusCode::OK {
                 return Err(self.registry.status_error(response, &what).await);
             }
-            let next = next_link(response.headers());
+            pages.follow(response.headers())?;
             let body = self
                 .registry
                 .read_small(response, PAGE_BYTES, &what)
@@ -66,33 +55,9 @@ impl Repository {
                     limit_bytes: PAGE_BYTES,
                 });
             }
-            let Some(next) = next else { return Ok(tags) };
-            let refuse = |why| RegistryError::Redirect {
-                what: what.clone(),
-                target: super::error::printable(&next),
-                why,
-            };
-            let target = redirect::resolve(&url, &next).map_err(refuse)?;
-            if redirect::Origin::of(&target) != redirect::Origin::of(&url)
-                || target.path() != own_path
-            {
-                return Err(refuse("the next page is not of the same list"));
-            }
-            url = target;
         }
+        Ok(tags)
     }
-}
-
-/// The target of `Link: <…>; rel="next"`.
-fn next_link(headers: &HeaderMap) -> Option<String> {
-    headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
-        let (target, parameters) = value.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = parameters.split(';').any(|parameter| {
-            matches!(parameter.trim().split_once('='), Some((name, rel))
-                if name.trim().eq_ignore_ascii_case("rel") && rel.trim().trim_matches('"').eq_ignore_ascii_case("next"))
-        });
-        is_next.then(|| target.to_owned())
-    })
 }
 
 /// Seconds since some fixed day of an HTTP date (`Sun, 06 Nov 1994 08:49:37
@@ -129,29 +94,6 @@ pub(crate) fn http_date_seconds(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn next_page_is_found_among_other_links() {
-        let link = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(LINK, value.parse().unwrap());
-            next_link(&headers)
-        };
-        assert_eq!(
-            link(r#"</v2/a/tags/list?n=2&last=b>; rel="next""#).as_deref(),
-            Some("/v2/a/tags/list?n=2&last=b")
-        );
-        assert_eq!(link("<x>; title=t; REL=next").as_deref(), Some("x"));
-        for value in [
-            r#"<x>; rel="prev""#,
-            "<x>",
-            "x; rel=next",
-            "<x; rel=next",
-            "",
-        ] {
-            assert_eq!(link(value), None, "{value}");
-        }
-    }
 
     #[test]
     fn dates_differ_by_seconds() {
