@@ -12,12 +12,16 @@
 
 use crate::error::{Doing as _, StoreError};
 use crate::layout;
-use crate::open::Store;
+use crate::open::{Store, ensure_dir};
 use bytes::Bytes;
 use gantry_image::SignatureBlob;
 use gantry_oci::{Algorithm, Digest, ManifestDigest};
+use gantry_sys::lock::{LockMode, OfdLock};
 use gantry_sys::publish;
+use rustix::fs::OFlags;
 
+/// Held, in `locks/`, by who adds signatures to whatever image.
+const LOCK: &str = "signatures";
 /// The format of a signature without a frame.
 const UNFRAMED: &str = "simple-signing";
 
@@ -84,6 +88,8 @@ impl Store {
         let dir = image
             .ensure_dir(layout::SIGNATURES.as_bytes(), layout::PUBLIC)
             .doing(action)?;
+        // Of two that add at once the later counts what the earlier added.
+        let _counting = self.lock_signatures()?;
         let mut known = self.signature_names(digest)?;
         let limits = self.limits();
         for signature in signatures {
@@ -138,6 +144,16 @@ impl Store {
             }
         }
         Ok(damaged)
+    }
+
+    fn lock_signatures(&self) -> Result<OfdLock, StoreError> {
+        let action = || "take the lock on signatures".to_owned();
+        let locks = ensure_dir(self.root(), layout::LOCKS, layout::PRIVATE)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+        let file = locks
+            .open(LOCK.as_bytes(), flags, layout::PRIVATE_FILE)
+            .doing(action)?;
+        OfdLock::lock(file, LockMode::Exclusive).doing(action)
     }
 
     /// The names of complete signatures.
