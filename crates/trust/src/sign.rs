@@ -8,14 +8,17 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use gantry_oci::{Kind, Limits};
 use pgp::composed::{Deserializable as _, MessageBuilder, SignedSecretKey};
 use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::SignatureType;
+use pgp::ser::Serialize as _;
 use pgp::types::{Password, SigningKey};
 
-use crate::openpgp;
+use crate::openpgp::{self, Keyring};
 use crate::refusal::Refusal;
 
 /// Why no signature was made.
@@ -103,11 +106,17 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Makes the message that signs `payload`.
+    /// Makes the message that signs `payload`. A key file signs only if its key may at `now`, by the rules of
+    /// [`Keyring::verify`]; gpg sees to that itself.
     ///
     /// # Errors
     /// [`SignError`].
-    pub fn sign(&self, payload: &[u8], limits: &Limits) -> Result<Bytes, SignError> {
+    pub fn sign(
+        &self,
+        payload: &[u8],
+        now: SystemTime,
+        limits: &Limits,
+    ) -> Result<Bytes, SignError> {
         let message = match self {
             Self::Gpg {
                 program,
@@ -122,7 +131,7 @@ impl Signer {
                 with_gpg(command, program, key, passphrase.as_deref(), payload)?
             }
             Self::KeyFile { key, passphrase } => {
-                with_key_file(key, passphrase.as_deref(), payload)?
+                with_key_file(key, passphrase.as_deref(), payload, now, limits)?
             }
         };
         openpgp::check_message(&message, limits).map_err(|source| SignError::Useless { source })?;
@@ -180,6 +189,8 @@ fn with_key_file(
     key: &Bytes,
     passphrase: Option<&str>,
     payload: &[u8],
+    now: SystemTime,
+    limits: &Limits,
 ) -> Result<Bytes, SignError> {
     let failed = |error: pgp::errors::Error| SignError::KeyFile {
         why: error.to_string(),
@@ -191,28 +202,50 @@ fn with_key_file(
             .map_err(failed)?
             .0
     };
+    let public = key.to_public_key().to_bytes().map_err(failed)?;
+    let ring = Keyring::parse(&[public.into()], limits).map_err(|error| SignError::KeyFile {
+        why: error.to_string(),
+    })?;
+    let password = || passphrase.map_or_else(Password::empty, Password::from);
+    let mut refused = None;
+    for makes in signing_keys(&key) {
+        let message = makes(password(), payload).map_err(failed)?;
+        match ring.verify(&message, now, limits) {
+            Ok(_) => return Ok(message),
+            Err(refusal) => refused.get_or_insert(refusal),
+        };
+    }
+    Err(match refused {
+        Some(source) => SignError::Useless { source },
+        None => SignError::KeyFile {
+            why: "none of its keys is for signing".to_owned(),
+        },
+    })
+}
+
+type MakeMessage<'a> = Box<dyn Fn(Password, &[u8]) -> Result<Bytes, pgp::errors::Error> + 'a>;
+
+/// The keys that say that they sign, the newest subkey first and the primary key last, as gpg takes them.
+fn signing_keys(key: &SignedSecretKey) -> impl Iterator<Item = MakeMessage<'_>> {
     let signs = |signatures: &[pgp::packet::Signature]| {
         let newest = signatures
             .iter()
+            .filter(|signature| signature.typ() != Some(SignatureType::SubkeyRevocation))
             .max_by_key(|signature| signature.created());
         newest.is_some_and(|newest| newest.key_flags().sign())
     };
-    let password = passphrase.map_or_else(Password::empty, Password::from);
-    let subkey = key
-        .secret_subkeys
-        .iter()
-        .rev()
-        .find(|subkey| signs(&subkey.signatures));
-    let user = key.details.users.first();
-    if let Some(subkey) = subkey {
-        sign_with(&subkey.key, password, payload).map_err(failed)
-    } else if user.is_some_and(|user| signs(&user.signatures)) {
-        sign_with(&key.primary_key, password, payload).map_err(failed)
-    } else {
-        Err(SignError::KeyFile {
-            why: "none of its keys is for signing".to_owned(),
-        })
-    }
+    let subkeys = key.secret_subkeys.iter().rev();
+    let subkeys = subkeys.filter(move |subkey| signs(&subkey.signatures));
+    let subkeys = subkeys.map(|subkey| -> MakeMessage<'_> {
+        Box::new(|password, payload| sign_with(&subkey.key, password, payload))
+    });
+    let mut users = key.details.users.iter();
+    let primary = users
+        .any(|user| signs(&user.signatures))
+        .then(|| -> MakeMessage<'_> {
+            Box::new(|password, payload| sign_with(&key.primary_key, password, payload))
+        });
+    subkeys.chain(primary)
 }
 
 fn sign_with<K: SigningKey>(

@@ -10,6 +10,7 @@ use gantry_testkit::gpg::Gpg;
 use gantry_testkit::openpgp::{self, body, packet};
 use gantry_testkit::skip;
 use gantry_trust::openpgp::Keyring;
+use gantry_trust::sign::{SignError, Signer};
 use gantry_trust::{Reason, Refusal};
 
 const TEXT: &[u8] = b"{\"critical\":1}";
@@ -315,6 +316,60 @@ fn a_verdict_holds_no_longer_than_what_it_rests_on() {
         time,
         day(4),
     );
+}
+
+#[test]
+fn a_key_file_signs_only_while_its_key_may() {
+    let Some(mut gpg) = Gpg::new().unwrap() else {
+        skip!("gpg is not installed");
+    };
+    let secret = |gpg: &Gpg, key: &str| {
+        let options = ["--pinentry-mode", "loopback", "--passphrase", ""];
+        let export = ["--export-secret-keys", key];
+        let file = gpg.run(&[&options[..], &export].concat(), b"").unwrap();
+        Bytes::from(file)
+    };
+    let sign = |file: &Bytes| {
+        let signer = Signer::KeyFile {
+            key: file.clone(),
+            passphrase: None,
+        };
+        signer.sign(TEXT, SystemTime::now(), &Limits::DEFAULT)
+    };
+    let refused = |what: &str, file: &Bytes, reason: Reason| match sign(file) {
+        Err(SignError::Useless { source }) => assert_eq!(source.reason, reason, "{what}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    let key = gpg.make_key("good", "ed25519", "sign,cert", "0").unwrap();
+    let message = sign(&secret(&gpg, &key)).unwrap();
+    let keys = gpg.export(&key).unwrap();
+    assert_eq!(verify(&keys, &message, now_s()).as_deref(), Ok(TEXT));
+    gpg.revoke(&key, None, 1).unwrap();
+    refused("a revoked key", &secret(&gpg, &key), Reason::Revoked);
+
+    gpg.set_time(Some(THEN_S));
+    let key = gpg
+        .make_key("brief", "ed25519", "sign,cert", "10d")
+        .unwrap();
+    refused("an expired key", &secret(&gpg, &key), Reason::Expired);
+
+    // Of two subkeys the one that may.
+    gpg.set_time(None);
+    let key = gpg.make_key("two", "ed25519", "cert", "0").unwrap();
+    let first = gpg.add_subkey(&key, "ed25519", "sign", "0").unwrap();
+    gpg.add_subkey(&key, "ed25519", "sign", "0").unwrap();
+    gpg.revoke(&key, Some(2), 1).unwrap();
+    let message = sign(&secret(&gpg, &key)).unwrap();
+    let keys = gpg.export(&key).unwrap();
+    let signed = ring(&keys)
+        .verify(&message, SystemTime::now(), &Limits::DEFAULT)
+        .unwrap();
+    assert_eq!(signed.signer.to_string(), first);
+    gpg.revoke(&key, Some(1), 1).unwrap();
+    refused("two revoked subkeys", &secret(&gpg, &key), Reason::Revoked);
+    let key = gpg.make_key("none", "ed25519", "cert", "0").unwrap();
+    let error = sign(&secret(&gpg, &key)).unwrap_err();
+    assert!(matches!(error, SignError::KeyFile { .. }), "{error}");
 }
 
 #[test]

@@ -208,9 +208,11 @@ impl SimpleSigning {
         &self,
         digest: &ManifestDigest,
     ) -> Result<Vec<SignatureBlob>, EndpointError> {
-        let payload = make_payload(&self.reference, digest, CREATOR, SystemTime::now());
+        let now = SystemTime::now();
+        let payload = make_payload(&self.reference, digest, CREATOR, now);
         let made = self.signers.iter().map(|signer| {
-            let message = signer.sign(&payload, &Limits::DEFAULT).map_err(|error| {
+            let message = signer.sign(&payload, now, &Limits::DEFAULT);
+            let message = message.map_err(|error| {
                 let what = format!("sign {digest} as {}", self.reference);
                 EndpointError::with_source(error.kind(), what, error)
             })?;
