@@ -49,7 +49,7 @@ pub struct Sample {
     pub peak_mib: f64,
 }
 
-/// Runs ours and the peers in turn, `runs` times, and records each ratio.
+/// Runs ours and the peers in turn, `runs` times, and records each ratio; answers what each took, ours first.
 pub fn compare(
     report: &mut Report,
     bench: &str,
@@ -57,7 +57,7 @@ pub fn compare(
     runs: usize,
     ours: &Contender,
     peers: &[Contender],
-) -> Result<()> {
+) -> Result<Vec<Sample>> {
     let mut samples = vec![Vec::new(); peers.len() + 1];
     for _ in 0..runs {
         for (contender, samples) in std::iter::once(ours).chain(peers).zip(&mut samples) {
@@ -65,12 +65,14 @@ pub fn compare(
         }
     }
     let our = summary(ours, &samples[0])?;
+    let mut summaries = vec![our];
     for (peer, samples) in peers.iter().zip(&samples[1..]) {
         let theirs = summary(peer, samples)?;
         let who = (peer.name, peer.version.as_str());
         report.record(bench, subject, who, runs, our, theirs)?;
+        summaries.push(theirs);
     }
-    Ok(())
+    Ok(summaries)
 }
 
 /// Prepares and runs a contender once.

@@ -34,7 +34,7 @@ pub fn run(bed: &Bed, report: &mut Report) -> Result<()> {
         version: version("skopeo")?,
         ..skopeo
     };
-    compare(report, "inspect", "jre", bed.runs * 8, &ours, &[peer])
+    compare(report, "inspect", "jre", bed.runs * 8, &ours, &[peer]).map(drop)
 }
 
 fn program(bed: &Bed, name: &str) -> Command {

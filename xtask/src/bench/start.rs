@@ -213,6 +213,7 @@ fn starts(bed: &Bed, report: &mut Report) -> Result<()> {
         &ours,
         &[crun, podman],
     )
+    .map(drop)
 }
 
 /// The document that `gantry run` gives its runtime, but for the files that are made for the container, over a copy of
