@@ -41,7 +41,7 @@ impl<'a> Job<'a> {
     pub(crate) fn prepare(&mut self) -> Result<(), Failure> {
         stage::enter(&self.plan.hidden_mounts)?;
         if let Work::Container(work) = &self.plan.work {
-            self.image = Some(stage::stage(work, &self.plan.dir)?);
+            self.image = Some(stage::stage(work, &self.plan.dir, self.plan.terminal)?);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use gantry_runtime::spec::{self, RootfsFacts};
-use gantry_runtime::supervise::ContainerWork;
+use gantry_runtime::supervise::{ContainerWork, WindowSize};
 use gantry_runtime::{prepare, volume};
 use gantry_sys::Errno;
 use gantry_sys::mount;
@@ -33,10 +33,14 @@ fn io_failure(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -
 }
 
 /// Makes the bundle; answers a mount of the image that is not needed any more.
-pub(crate) fn stage(work: &ContainerWork, dir: &Path) -> Result<OwnedFd, Failure> {
+pub(crate) fn stage(
+    work: &ContainerWork,
+    dir: &Path,
+    terminal: Option<WindowSize>,
+) -> Result<OwnedFd, Failure> {
     let (root, image) = mount_rootfs(work)?;
     fill_volumes(work, &root)?;
-    write_bundle(work, dir, &root)?;
+    write_bundle(work, dir, &root, terminal)?;
     Ok(image)
 }
 
@@ -149,13 +153,22 @@ fn fill_volumes(work: &ContainerWork, root: &RootDir) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_bundle(work: &ContainerWork, dir: &Path, root: &RootDir) -> Result<(), Failure> {
+fn write_bundle(
+    work: &ContainerWork,
+    dir: &Path,
+    root: &RootDir,
+    terminal: Option<WindowSize>,
+) -> Result<(), Failure> {
     let identity = prepare::find_identity(root, work.draft.user(), work.draft.extra_groups())?;
     let facts = RootfsFacts {
         occupied: prepare::find_occupied(root, work.draft.spec())?,
         identity,
     };
-    let spec = work.draft.clone().finish(&facts);
+    let mut spec = work.draft.clone().finish(&facts);
+    if let (Some(process), Some(size)) = (spec.process_mut(), terminal) {
+        // The program may ask before we have the terminal.
+        process.set_console_size(Some(size.to_document()));
+    }
     prepare::find_program(root, &spec)?;
     prepare::make_workdir(root, &spec, &facts.identity)?;
     for file in &work.draft.files {

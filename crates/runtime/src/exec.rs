@@ -2,7 +2,7 @@
 //! One more program in a container that runs: never wider than the container itself.
 
 use gantry_oci::Kind;
-use oci_spec::runtime::{BoxBuilder, Capability, LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, UserRequest};
@@ -119,14 +119,7 @@ pub fn describe(
         .set_args(Some(options.args.clone()))
         .set_env(Some(env))
         .set_terminal(Some(options.terminal.is_some()))
-        // The program may look at it before we could set it.
-        .set_console_size(options.terminal.map(|size| {
-            BoxBuilder::default()
-                .height(u64::from(size.rows))
-                .width(u64::from(size.columns))
-                .build()
-                .expect("both members are set")
-        }));
+        .set_console_size(options.terminal.map(WindowSize::to_document));
     Ok(process)
 }
 

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use gantry_oci::Kind;
 use gantry_sys::probe::KernelFeatures;
 use gantry_sys::rootfs::RootfsPlan;
+use oci_spec::runtime::BoxBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::CommandLine;
@@ -104,6 +105,16 @@ impl WindowSize {
         rows: 24,
         columns: 80,
     };
+
+    /// As a runtime document says it: the program may look at its terminal before we have it and could set its size.
+    #[must_use]
+    pub fn to_document(self) -> oci_spec::runtime::Box {
+        BoxBuilder::default()
+            .height(u64::from(self.rows))
+            .width(u64::from(self.columns))
+            .build()
+            .expect("both members are set")
+    }
 }
 
 /// Where output is kept, and how much of it.
