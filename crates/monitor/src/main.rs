@@ -23,6 +23,7 @@ mod stage;
 mod start;
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -207,8 +208,14 @@ fn run(
 
 /// A program without our environment, our input or our output.
 fn quiet(line: &CommandLine) -> Command {
-    let mut command = Command::new(&line.program);
+    quiet_from(&line.program, line)
+}
+
+/// The same, executed from another place than the one that it is called by.
+fn quiet_from(program: &Path, line: &CommandLine) -> Command {
+    let mut command = Command::new(program);
     command
+        .arg0(&line.program)
         .args(&line.args)
         .env_clear()
         .env(

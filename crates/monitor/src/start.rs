@@ -3,18 +3,21 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use gantry_runtime::driver::{CONSOLE_SOCKET, PID_FILE, RUNTIME_LOG};
+use gantry_runtime::driver::{
+    CONSOLE_SOCKET, OURS as OUR_RUNTIME, OciRuntime as _, PID_FILE, RUNTIME_LOG, RuncLike,
+};
+use gantry_runtime::oci::seal::sealed_clone;
 use gantry_runtime::supervise::{FailureReason, MonitorPlan, WindowSize, Work};
 use gantry_sys::root::RootDir;
 use gantry_sys::{Errno, socket};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::{Failure, OURS, quiet};
+use crate::{Failure, OURS, quiet, quiet_from};
 
 /// The most that is read of what a runtime writes.
 const RUNTIME_LOG_MAX_BYTES: u64 = 64 << 10;
@@ -52,7 +55,18 @@ pub(crate) fn start(
     stdout: OwnedFd,
     stderr: OwnedFd,
 ) -> Result<(Started, Sides), Failure> {
-    let mut command = quiet(&plan.run);
+    // Our own runtime starts a second time, from a sealed file, unless it was started from one.
+    let is_ours = RuncLike::of(&plan.run).name() == OUR_RUNTIME;
+    let sealed = is_ours
+        .then(|| sealed_clone(&plan.run.program).ok())
+        .flatten();
+    let mut command = match &sealed {
+        Some(file) => {
+            let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+            quiet_from(place.as_ref(), &plan.run)
+        }
+        None => quiet(&plan.run),
+    };
     command.current_dir(&plan.dir);
     let mut sides = Sides {
         terminal: None,
@@ -80,7 +94,7 @@ pub(crate) fn start(
     };
     let spawned = command.spawn();
     // Our copies of the pipes' writing ends go with it.
-    drop(command);
+    drop((command, sealed));
     let mut child = spawned.map_err(|error| {
         Failure::refused(
             &format!("execute OCI runtime {}", plan.run.program.display()),

@@ -11,11 +11,13 @@
 //! `open_tree(2)`, `mount_setattr(2)`, `execveat(2)`; rule R5 of the threat model.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
-use gantry_sys::Errno;
 use gantry_sys::mount::{self, AttributeChange, MountAttrFlags};
 use gantry_sys::task::{self, Words};
+use gantry_sys::{Errno, SysError};
 use rustix::fs::{
     AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, StatxAttributes,
     StatxFlags,
@@ -34,16 +36,7 @@ pub fn ensure_sealed() -> Result<(), RuntimeError> {
     if is_sealed()? {
         return Ok(());
     }
-    let change = AttributeChange {
-        set: MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID,
-        ..AttributeChange::default()
-    };
-    let doing = || "seal the runtime's own program";
-    let sealed = mount::clone_mount(SELF.as_ref(), false).and_then(|clone| {
-        mount::set_attributes(&clone, &change)?;
-        Ok(clone)
-    });
-    match sealed {
+    match sealed_clone(SELF.as_ref()) {
         Ok(clone) => execute_self(&clone),
         // Without the right to clone mounts: a copy, unless there is nothing to protect.
         Err(error) if error.is(Errno::PERM) || error.is(Errno::NOSYS) => {
@@ -52,8 +45,26 @@ pub fn ensure_sealed() -> Result<(), RuntimeError> {
             }
             execute_self(&copy()?)
         }
-        Err(error) => Err(error).doing(doing),
+        Err(error) => Err(error).doing(|| "seal the runtime's own program"),
     }
+}
+
+/// A clone of a program's mount through which nobody can write to it. Whoever executes the runtime from there spares
+/// it the second start.
+///
+/// # Privileges
+/// `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn sealed_clone(program: &Path) -> Result<OwnedFd, SysError> {
+    let change = AttributeChange {
+        set: MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID,
+        ..AttributeChange::default()
+    };
+    let clone = mount::clone_mount(program, false)?;
+    mount::set_attributes(&clone, &change)?;
+    Ok(clone)
 }
 
 fn is_sealed() -> Result<bool, RuntimeError> {
@@ -81,7 +92,7 @@ fn is_foreign() -> Result<bool, RuntimeError> {
     Ok(!writable && stat.st_uid != rustix::process::geteuid().as_raw())
 }
 
-fn copy() -> Result<std::os::fd::OwnedFd, RuntimeError> {
+fn copy() -> Result<OwnedFd, RuntimeError> {
     let doing = || "copy the runtime's own program";
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = rustix::fs::memfd_create("gantry-runtime", flags).doing(doing)?;
@@ -93,7 +104,7 @@ fn copy() -> Result<std::os::fd::OwnedFd, RuntimeError> {
     Ok(to.into())
 }
 
-fn execute_self(file: &std::os::fd::OwnedFd) -> Result<(), RuntimeError> {
+fn execute_self(file: &OwnedFd) -> Result<(), RuntimeError> {
     let word = |bytes: Vec<u8>| CString::new(bytes).map_err(std::io::Error::from);
     let args = std::env::args_os()
         .map(|arg| word(arg.into_vec()))
@@ -110,4 +121,29 @@ fn execute_self(file: &std::os::fd::OwnedFd) -> Result<(), RuntimeError> {
         .doing(|| "read the environment")?;
     let error = task::execute_file(file, &Words::new(args), &Words::new(env));
     Err(error).doing(|| "execute the runtime's own program, sealed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn privileged_program_runs_from_its_clone_and_is_not_written_there() {
+        if !gantry_testkit::skip::is_root() {
+            gantry_testkit::skip!("mounts are root's to clone");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let clone = sealed_clone(&program).unwrap();
+        let place = format!("/proc/self/fd/{}", clone.as_raw_fd());
+        assert!(Command::new(&place).status().unwrap().success());
+        let write = |path: &Path| std::fs::OpenOptions::new().append(true).open(path);
+        let error = write(place.as_ref()).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::ROFS));
+        assert!(write(&program).is_ok(), "its own place is as before");
+    }
 }
