@@ -226,6 +226,51 @@ fn privileged_a_group_in_use_is_not_shared() {
     child.wait().unwrap();
 }
 
+#[test]
+fn privileged_a_thread_enters_by_itself_and_below() {
+    let Some(host) = host() else {
+        skip!("control groups cannot be made here");
+    };
+    let empty = spec(&name("enter"), &json!({}));
+    let plan = plan(&empty, "id", &host, &Driver::Files, false).unwrap();
+    let made = made(&plan);
+    let below = "below";
+    assert!(made.0.entrance(Some("../..")).is_err(), "leads out");
+    assert!(made.0.entrance(Some(below)).is_err(), "is not there");
+    for group in &made.0.state().groups {
+        let own = group.mount.join(&group.path);
+        std::fs::create_dir(own.join(below)).unwrap();
+        if group.controllers.iter().any(|name| name == "cpuset") && !host.is_unified() {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let inherited = std::fs::read(own.join(file)).unwrap();
+                std::fs::write(own.join(below).join(file), inherited).unwrap();
+            }
+        }
+    }
+    let groups = made.0.state().groups.clone();
+    for (below, suffix) in [(None, ""), (Some(below), "/below")] {
+        let (group, doors) = made.0.entrance(below).unwrap().split();
+        let Some(doors) = doors else {
+            assert!(host.is_unified() && group.is_some(), "it is cloned there");
+            continue;
+        };
+        let seen = std::thread::spawn(move || {
+            doors.enter().unwrap();
+            std::fs::read_to_string("/proc/thread-self/cgroup").unwrap()
+        });
+        let seen = seen.join().unwrap();
+        for group in &groups {
+            let (_, last) = group.path.rsplit_once('/').unwrap_or(("", &group.path));
+            let ends = format!("{last}{suffix}");
+            let mut lines = seen.lines().filter(|line| line.ends_with(&ends));
+            let is_there = |line: &str| group.controllers.iter().any(|name| line.contains(name));
+            assert!(lines.any(is_there), "{group:?} in {seen}");
+        }
+        let main = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        assert!(!main.contains(&name("enter")), "the others stay: {main}");
+    }
+}
+
 /// True when a process of the group can do it.
 fn allowed(made: &mut Made, script: &str) -> bool {
     // The process waits until it is in the group.
