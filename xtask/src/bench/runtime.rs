@@ -25,10 +25,6 @@ const IN_A_ROW: usize = 30;
 const ONE_BY_ONE: usize = 8;
 /// Where podman looks for its filter.
 const PODMAN_FILTER: &str = "/usr/share/containers/seccomp.json";
-/// The container in which `exec` is measured.
-const HOST_OF_EXEC: &str = "bench-exec";
-/// In a mebibyte.
-const KIBIBYTES: f64 = 1024.0;
 
 /// A runtime: how it is called, and where it keeps its containers.
 struct Runtime {
@@ -51,9 +47,14 @@ impl Runtime {
         command
     }
 
+    /// The container in which `exec` is measured; control groups are named by it.
+    fn host_of_exec(&self) -> String {
+        format!("bench-exec-{}", self.name)
+    }
+
     fn exec(&self) -> Command {
         let mut command = self.command();
-        command.args(["exec", HOST_OF_EXEC, "/bin/true"]);
+        command.args(["exec", &self.host_of_exec(), "/bin/true"]);
         command
     }
 }
@@ -170,12 +171,13 @@ fn exec(
             command
                 .args(["run", "--detach", "-b"])
                 .arg(idle)
-                .arg(HOST_OF_EXEC);
+                .arg(runtime.host_of_exec());
             quiet(&mut command)
         })
         .and_then(|()| start(bed, report, "exec", (ours, peers), &Runtime::exec));
     for runtime in all() {
-        quiet(runtime.command().args(["delete", "--force", HOST_OF_EXEC]))?;
+        let host = runtime.host_of_exec();
+        quiet(runtime.command().args(["delete", "--force", &host]))?;
     }
     measured
 }
@@ -272,13 +274,13 @@ fn sizes(bed: &Bed, report: &mut Report) -> Result<()> {
         }
         let stripped = bed.path("runtime").join(name);
         tool::run(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
-        let kibibytes = fs::metadata(&stripped)?.len().div_ceil(1 << 10);
-        let mebibytes = f64::from(u32::try_from(kibibytes)?) / KIBIBYTES;
-        whole += mebibytes;
-        told.push(format!("{name} {mebibytes:.1}"));
+        let kilobytes = fs::metadata(&stripped)?.len().div_ceil(1000);
+        let megabytes = f64::from(u32::try_from(kilobytes)?) / 1e3;
+        whole += megabytes;
+        told.push(format!("{name} {megabytes:.1}"));
     }
     report.note(format!(
-        "runtime: stripped programs, MiB: {}; together {whole:.1}",
+        "runtime: stripped programs, MB: {}; together {whole:.1}",
         told.join(", ")
     ));
     Ok(())
