@@ -27,10 +27,10 @@ impl<'a> StoredCase<'a> {
     /// [`Kind::Corrupt`] if they do not fit; the store's own.
     pub(super) fn open(found: &'a FoundImage, limits: &'a Limits) -> Result<Self, Failure> {
         let store = &found.store;
-        let manifest = read_manifest(store, &found.record.digest, limits)?;
+        let manifest = read_manifest(store, &found.record, limits)?;
         check_record(store, &found.record, &manifest)?;
         let index = found.index.as_ref();
-        let index = index.map(|digest| read_manifest(store, digest, limits));
+        let index = index.map(|digest| read_index(store, digest, limits));
         let (index, subjects) = (index.transpose()?, found.subjects()?);
         for subject in &subjects {
             check_pinned(subject, &manifest, index.as_ref())?;
@@ -59,7 +59,7 @@ impl<'a> StoredCase<'a> {
             return Ok(first);
         }
         for digest in self.store.indexes_of(self.manifest.digest())? {
-            let index = read_manifest(self.store, &digest, self.limits)?;
+            let index = read_index(self.store, &digest, self.limits)?;
             let next = self.ask(admission, Some(&index), ask)?;
             if next.is_ok() {
                 return Ok(next);
@@ -100,18 +100,29 @@ impl<'a> StoredCase<'a> {
     }
 }
 
-fn read_manifest(
+fn read_index(
     store: &Store,
     digest: &ManifestDigest,
     limits: &Limits,
 ) -> Result<ManifestBytes, Failure> {
-    let record = store.image(digest)?;
-    let found = record.zip(store.manifest(digest)?);
-    let (record, bytes) = found
-        .ok_or_else(|| Failure::message(Kind::Corrupt, format!("manifest {digest} is gone")))?;
+    let record = store.image(digest)?.ok_or_else(|| gone(digest))?;
+    read_manifest(store, &record, limits)
+}
+
+fn read_manifest(
+    store: &Store,
+    record: &ImageRecord,
+    limits: &Limits,
+) -> Result<ManifestBytes, Failure> {
+    let digest = &record.digest;
+    let bytes = store.manifest(digest)?.ok_or_else(|| gone(digest))?;
     let media_type = record.media_type.as_str().to_owned();
     let manifest = UnverifiedManifest::new(bytes.into(), Some(media_type), None);
     Ok(manifest.verify(Some(digest), limits)?)
+}
+
+fn gone(digest: &ManifestDigest) -> Failure {
+    Failure::message(Kind::Corrupt, format!("manifest {digest} is gone"))
 }
 
 /// Holds a store's record to the manifest: a record is what mounts go by, and the manifest is what was admitted.
