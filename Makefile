@@ -12,7 +12,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs binutils
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help need-root setup build tools test test-vm conformance conformance-runtime lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build tools test test-vm conformance conformance-runtime coverage lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ conformance: setup ## the distribution specification's own suite against our reg
 conformance-runtime: need-root setup ## runtime-tools' validation programs against our OCI runtime and crun (root; needs Go and its module proxy)
 	cargo build --locked -p gantry
 	cargo xtask conformance-runtime
+
+coverage: ## prove that tests run every branch of what decides on trust (needs llvm-tools of rustup)
+	cargo xtask coverage
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it installs packages, makes mounts (a scratch file system, the share on the second host," \

@@ -9,6 +9,7 @@
 mod bench;
 mod conformance;
 mod conformance_runtime;
+mod coverage;
 mod demo;
 mod fixtures;
 mod tools;
@@ -27,6 +28,8 @@ enum Args {
     Conformance(conformance::Args),
     /// Runs the validation programs of runtime-tools against our OCI runtime and crun.
     ConformanceRuntime(conformance_runtime::Args),
+    /// Proves that tests run every branch of what decides on trust.
+    Coverage(coverage::Args),
     /// Pushes an image and runs it on a second host that pulls nothing.
     Demo(demo::Args),
     /// Builds the images that tests, demo and benches use.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Args::Bench(args) => bench::run(&args),
         Args::Conformance(args) => conformance::run(&args),
         Args::ConformanceRuntime(args) => conformance_runtime::run(&args),
+        Args::Coverage(args) => coverage::run(&args),
         Args::Demo(args) => demo::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
         Args::Tools(args) => tools::run(&args),

@@ -843,6 +843,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn times_are_seconds_on_both_sides_of_the_epoch() {
+        let json = |time| unix_s(&time, serde_json::value::Serializer).unwrap();
+        let before = UNIX_EPOCH - Duration::from_secs(90);
+        assert_eq!(json(Some(before)), -90);
+        assert_eq!(json(Some(at(90))), 90);
+        assert!(json(None).is_null());
+    }
+
+    #[test]
     fn a_verdict_is_plain_data() {
         let image = manifest("1");
         let signatures = [

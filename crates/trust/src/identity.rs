@@ -138,8 +138,8 @@ impl SignedIdentity {
     }
 }
 
-/// A tag beside a digest decided nothing.
-fn logical(image: &Reference) -> Reference {
+/// What an image was asked for by: a tag beside a digest decided nothing.
+pub(crate) fn logical(image: &Reference) -> Reference {
     let mut image = image.clone().or_latest();
     if image.digest.is_some() {
         image.tag = None;

@@ -20,6 +20,8 @@ use std::path::Path;
 use gantry_oci::{Digest, Reference};
 use serde::Serialize;
 
+use crate::identity;
+
 /// What a policy is asked about: an image at a place, by the names that scopes may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
@@ -153,12 +155,7 @@ impl Subject {
     fn named(transport: &'static str, reference: &Reference) -> Self {
         let reference = reference.clone().or_latest();
         let name = reference.name();
-        let full = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => format!("{name}@{digest}"),
-            (None, Some(tag)) => format!("{name}:{tag}"),
-            (None, None) => name.clone(),
-        };
-        let mut candidates = vec![full];
+        let mut candidates = vec![identity::logical(&reference).to_string()];
         candidates.extend(parents(&name).map(ToOwned::to_owned));
         candidates.extend(wildcards(reference.host.as_str()));
         Self {
@@ -451,6 +448,11 @@ mod tests {
         }
         let root = Subject::path(PathTransport::Dir, Path::new("/"));
         assert_eq!(candidates(&root), [""]);
+        let unnamed = Subject::docker_unnamed();
+        assert_eq!(
+            (candidates(&unnamed), unnamed.reference()),
+            (vec![""], None)
+        );
     }
 
     #[test]
@@ -562,6 +564,7 @@ mod tests {
             ("h.io/a", true),
             ("h.io", false),
             ("h.io/a:t", false),
+            ("h.io/a:5000/b", true),
             ("*.io", false),
         ] {
             assert_eq!(is_name(scope), name, "{scope}");
@@ -574,6 +577,7 @@ mod tests {
         let digest_and_id = format!("[/g]n:t@sha256:{HEX}@{HEX}");
         let digest_twice = format!("[/g]n@sha256:{HEX}@sha256:{HEX}");
         let digest = format!("sha256:{HEX}");
+        let two_ids = format!("[/g]n@{HEX}@{HEX}");
         for (transport, scope, good) in [
             ("docker", "anything at all", true),
             ("docker", "*.example.com", true),
@@ -605,6 +609,7 @@ mod tests {
             ("containers-storage", &digest_and_id, true),
             ("containers-storage", &digest_twice, false),
             ("containers-storage", "[overlay@/g]n@x", false),
+            ("containers-storage", &two_ids, false),
             ("containers-storage", "[@/g]n", false),
             ("containers-storage", "[overlay@g]n", false),
             ("containers-storage", "[]", false),

@@ -8,7 +8,7 @@ use gantry_oci::{Limits, ManifestDigest, Reference};
 use proptest::prelude::*;
 
 use super::*;
-use crate::evaluate::tests::{Believing, at, manifest, policy, signature};
+use crate::evaluate::tests::{Believing, at, index_of, manifest, policy, signature};
 use crate::evaluate::{FoundSignature, Outcome, Question, Verdict, evaluate};
 
 /// The rules of these texts, in files of one directory.
@@ -278,11 +278,14 @@ fn an_attestation_must_be_of_the_type_by_the_key_about_the_image() {
     let by = |signer, digest: &ManifestDigest, predicate| {
         signature(signer, digest, predicate, "attests", "-")
     };
+    let mut junk = by("/k", image.digest(), "slsa");
+    junk.blob.bytes = "junk".into();
     for (found, admitted) in [
         (by("/k", image.digest(), "slsa"), true),
         (by("/k", image.digest(), "vuln"), false),
         (by("/other", image.digest(), "slsa"), false),
         (by("/k", manifest("2").digest(), "slsa"), false),
+        (junk.clone(), false),
         (signature("/k", image.digest(), "slsa", "-", "-"), false),
     ] {
         let verdict = ask.verdict(
@@ -293,6 +296,21 @@ fn an_attestation_must_be_of_the_type_by_the_key_about_the_image() {
         assert_eq!(verdict.admitted, admitted, "{found:?}");
     }
     assert!(!ask.verdict(&rules(&[rule]).unwrap(), &image, &[]).admitted);
+    // Said of the index, it is said of what that lists and of nothing else.
+    let (listing, other) = (index_of(&[&image]), index_of(&[&manifest("2")]));
+    for (index, admitted) in [(&listing, true), (&other, false)] {
+        let subject = Subject::docker(&Reference::parse_normalized(ask.reference).unwrap());
+        let question = Question {
+            subject: &subject,
+            manifest: &image,
+            chosen_from: Some(index),
+            signatures: &[by("/k", index.digest(), "slsa")],
+            now: at(1000),
+            circumstances: Circumstances::default(),
+        };
+        let verdict = evaluate(&policy(ACCEPT), &rules(&[rule]).unwrap(), &question);
+        assert_eq!(verdict.admitted, admitted);
+    }
     let missing = rule.replace("/k", "/missing");
     let good = by("/k", image.digest(), "slsa");
     assert!(
