@@ -11,6 +11,7 @@ mod conformance;
 mod conformance_runtime;
 mod coverage;
 mod demo;
+mod fail_closed;
 mod fixtures;
 mod tools;
 mod vm;
@@ -32,6 +33,8 @@ enum Args {
     Coverage(coverage::Args),
     /// Pushes an image and runs it on a second host that pulls nothing.
     Demo(demo::Args),
+    /// Makes every system call of a verification fail, with every error; no image may be admitted by it.
+    FailClosed(fail_closed::Args),
     /// Builds the images that tests, demo and benches use.
     Fixtures(fixtures::Args),
     /// Builds the judges that no distribution packages (cosign 2 and 3).
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Args::ConformanceRuntime(args) => conformance_runtime::run(&args),
         Args::Coverage(args) => coverage::run(&args),
         Args::Demo(args) => demo::run(&args),
+        Args::FailClosed(args) => fail_closed::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
         Args::Tools(args) => tools::run(&args),
         Args::Vm(args) => vm::run(&args),

@@ -12,6 +12,7 @@
 //! - [`subordinate`]: users that have subordinate ids, and a home, for one command only;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
 //! - [`openpgp`]: messages and keys taken apart into packets;
+//! - [`faults`]: a program whose system calls fail one by one;
 //! - [`fixtures`]: the images that `make fixtures` builds from Debian packages;
 //! - [`skip!`]: ends a test that cannot run here and says why, past the test harness's capture.
 //!
@@ -22,6 +23,7 @@ pub mod busybox;
 pub mod corpus;
 pub mod cosign;
 pub mod docker;
+pub mod faults;
 pub mod fixtures;
 pub mod gpg;
 pub mod image;

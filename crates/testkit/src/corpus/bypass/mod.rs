@@ -141,6 +141,14 @@ pub struct Scenes {
 }
 
 impl Scenes {
+    /// One family's scene.
+    ///
+    /// # Errors
+    /// A tool that makes keys or signatures fails.
+    pub fn of(family: Family, maker: &mut Maker) -> Result<Scene> {
+        scene::of(family, maker)
+    }
+
     /// Makes all of them; no more signatures than these need.
     ///
     /// # Errors
@@ -161,55 +169,168 @@ impl Scenes {
     }
 }
 
-/// Attempts that change a place between a verdict and the use of the image. Each is a test of the crate that owns the
-/// place, named by the id; here so that none is forgotten.
-pub const STORIES: &[(&str, &str)] = &[
-    ("T01", "the tag is moved after it was verified"),
-    ("T02", "the registry serves another manifest for the digest"),
-    ("T03", "the registry serves another layer"),
-    ("T04", "the registry serves another configuration"),
-    (
-        "T05",
-        "the store has the image unsigned, then the policy is tightened",
+/// An attempt that changes a place between a verdict and the use of the image: a test of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Story {
+    /// Its name for ever.
+    pub id: &'static str,
+    /// What it tries.
+    pub what: &'static str,
+    /// The test in `crates/gantry/tests` that tries it: file and function.
+    pub test: &'static str,
+}
+
+const fn story(id: &'static str, what: &'static str, test: &'static str) -> Story {
+    Story { id, what, test }
+}
+
+/// All of these, so that none is forgotten.
+pub const STORIES: &[Story] = &[
+    story(
+        "T01",
+        "the tag is moved after it was verified",
+        "bypass_places.rs::a_tag_that_is_moved_is_judged_anew",
     ),
-    ("T06", "a permissive tool brings it into the shared store"),
-    ("T07", "the store's record is another image's"),
-    ("T08", "the store's manifest is another"),
-    ("T09", "the store's name is bent to another image"),
-    ("T10", "an alias has the name that is trusted"),
-    (
+    story(
+        "T02",
+        "the registry serves another manifest for the digest",
+        "bypass_places.rs::a_registry_that_serves_other_bytes_is_not_believed",
+    ),
+    story(
+        "T03",
+        "the registry serves another layer",
+        "bypass_places.rs::a_registry_that_serves_other_bytes_is_not_believed",
+    ),
+    story(
+        "T04",
+        "the registry serves another configuration",
+        "bypass_places.rs::a_registry_that_serves_other_bytes_is_not_believed",
+    ),
+    story(
+        "T05",
+        "the store has the image, then the policy is tightened",
+        "admission.rs::a_verdict_is_remembered_and_a_tightened_policy_is_not_fooled",
+    ),
+    story(
+        "T06",
+        "a permissive tool brings it into the shared store",
+        "admission.rs::what_a_permissive_tool_brought_is_refused_at_the_start",
+    ),
+    story(
+        "T07",
+        "the store's record is another image's",
+        "admission.rs::a_record_that_is_not_the_manifests_is_refused",
+    ),
+    story(
+        "T08",
+        "the store's manifest is another",
+        "bypass_places.rs::what_is_changed_in_a_store_does_not_run",
+    ),
+    story(
+        "T09",
+        "the store's name is bent to another image",
+        "bypass_places.rs::a_name_that_is_bent_to_another_image_is_judged_by_that_image",
+    ),
+    story(
+        "T10",
+        "an alias has the name that is trusted",
+        "bypass_places.rs::an_alias_with_the_trusted_name_brings_no_trust",
+    ),
+    story(
         "T11",
         "an OCI layout brings the image under the trusted name",
+        "bypass_places.rs::a_layout_brings_no_trust_to_a_name",
     ),
-    (
+    story(
         "T12",
         "an image that was copied in the store inherits no name",
+        "bypass_places.rs::a_copy_in_the_store_inherits_no_name",
     ),
-    ("T13", "a share without signatures has the image"),
-    ("T14", "a share's tree claims to be the trusted registry"),
-    ("T15", "an index of which only one other image is signed"),
-    ("T16", "an index that lists the image only in the store"),
-    ("T17", "a mirror's name stands in the signature"),
-    ("T18", "the lookaside redirects to a signature elsewhere"),
-    ("T19", "the lookaside has endless signatures"),
-    ("T20", "the lookaside fails in the middle of the list"),
-    (
+    story(
+        "T13",
+        "a share without signatures has the image",
+        "bypass_places.rs::a_share_without_signatures_is_not_believed",
+    ),
+    story(
+        "T14",
+        "a share's tree claims to be the trusted registry",
+        "admission.rs::a_share_has_the_name_that_this_host_gives_it",
+    ),
+    story(
+        "T15",
+        "an index of which only one other image is signed",
+        "bypass_places.rs::one_image_of_an_index_signs_for_itself_alone",
+    ),
+    story(
+        "T16",
+        "an index that nobody signed lists the image in the store",
+        "bypass_places.rs::one_image_of_an_index_signs_for_itself_alone",
+    ),
+    story(
+        "T17",
+        "a mirror's name stands in the signature",
+        "bypass_places.rs::a_mirror_has_no_say_in_the_name",
+    ),
+    story(
+        "T18",
+        "the lookaside redirects to another kind of place, or to itself",
+        "bypass_places.rs::a_lookaside_leads_to_no_other_kind_of_place",
+    ),
+    story(
+        "T19",
+        "the lookaside has endless signatures",
+        "bypass_places.rs::a_lookaside_without_end_is_left",
+    ),
+    story(
+        "T20",
+        "the lookaside fails in the middle of the list",
+        "bypass_places.rs::a_lookaside_that_fails_says_nothing",
+    ),
+    story(
         "T21",
-        "a signature in the lookaside is a pipe, or a directory",
+        "a signature in the lookaside is a pipe, a directory, a device",
+        "bypass_places.rs::a_signature_that_is_no_file_is_none",
     ),
-    ("T22", "a verdict is forged, or left over from before"),
-    ("T23", "the environment names a policy that is not there"),
-    ("T24", "options that contradict each other, or are empty"),
-    ("T25", "a policy is exchanged while images are asked for"),
-    (
+    story(
+        "T22",
+        "a verdict is left over from before",
+        "admission.rs::a_verdict_is_remembered_and_a_tightened_policy_is_not_fooled",
+    ),
+    story(
+        "T23",
+        "the environment names a policy that is not there",
+        "bypass_places.rs::no_environment_and_no_option_loosens_the_policy_by_accident",
+    ),
+    story(
+        "T24",
+        "options contradict each other, or are empty",
+        "bypass_places.rs::no_environment_and_no_option_loosens_the_policy_by_accident",
+    ),
+    story(
+        "T25",
+        "a policy is exchanged while images are asked for",
+        "bypass_places.rs::a_policy_that_is_exchanged_meanwhile_is_one_or_the_other",
+    ),
+    story(
         "T26",
         "the verifier is killed, starved of memory, or its time is up",
+        "fail_closed.rs::a_verifier_that_is_killed_starved_or_late_admits_nothing",
     ),
-    (
+    story(
         "T27",
         "an image is run by its ID, and only another name is trusted",
+        "admission.rs::an_image_without_a_name_is_judged_by_all_that_lead_to_it",
     ),
-    ("T28", "a signature of the store is damaged"),
+    story(
+        "T28",
+        "a signature of the store is damaged",
+        "admission.rs::a_verdict_is_remembered_and_a_tightened_policy_is_not_fooled",
+    ),
+    story(
+        "T29",
+        "any system call of the verification fails",
+        "fail_closed.rs::a_failing_system_call_never_admits_an_image",
+    ),
 ];
 
 /// What §4.9 of the security reference names and what there is nothing for yet.
@@ -274,7 +395,7 @@ mod tests {
         let unique: BTreeSet<&str> = ids.iter().copied().collect();
         assert_eq!(ids.len(), unique.len(), "{ids:?}");
         assert!(ids.len() >= 120, "{}", ids.len());
-        let stories: BTreeSet<&str> = STORIES.iter().map(|(id, _)| *id).collect();
+        let stories: BTreeSet<&str> = STORIES.iter().map(|story| story.id).collect();
         assert_eq!(stories.len(), STORIES.len());
     }
 }
