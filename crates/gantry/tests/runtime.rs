@@ -730,3 +730,27 @@ fn privileged_tmpfs_has_the_mode_of_what_it_copies_up() {
     assert_eq!(told, "750\n1777");
     host.assert_nothing_left();
 }
+
+/// podman makes all of a read-only container's tmpfs read-only, `/dev` with its devices and mounts among them.
+#[test]
+fn privileged_readonly_tmpfs_is_filled_before_it_is_closed() {
+    let host = host!();
+    let script = "echo x > /dev/null; ls -d /dev/pts/ptmx /t/below > /dev/null && touch /dev/x /t/x /t/below/x; exit 0";
+    let output = host.run(script, |document| {
+        for mount in document["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/dev" {
+                mount["options"].as_array_mut().unwrap().push(json!("ro"));
+            }
+        }
+        for (destination, options) in [("/t", json!(["ro"])), ("/t/below", json!([]))] {
+            with_mount(
+                document,
+                json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}),
+            );
+        }
+    });
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("Read-only file system").count(), 2, "{said}");
+    host.assert_nothing_left();
+}

@@ -247,6 +247,7 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
         Status::Creating,
     )?;
 
+    rootfs.close()?;
     for step in &plan.sysctls {
         rootfs.sysctl(step)?;
     }

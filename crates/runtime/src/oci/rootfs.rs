@@ -37,6 +37,8 @@ pub(super) struct Rootfs {
     devpts: Option<OwnedFd>,
     /// Attached empty directory that others are clones of.
     empty: Option<OwnedFd>,
+    /// Mounts that become read-only once nothing more is to be made in them.
+    readonly_later: Vec<OwnedFd>,
     /// The directory in which something was made last, by its path: the next is likely to be made there, too.
     last_parent: Option<(PathBuf, OwnedFd)>,
 }
@@ -88,6 +90,31 @@ fn change(attributes: Attributes, recursive: bool) -> AttributeChange<'static> {
     }
 }
 
+/// Whether a read-only mount is one in which other places are made after it: nothing else could ever be in it.
+fn is_filled_later(step: &MountStep) -> bool {
+    matches!(&step.kind, MountKind::FileSystem { name, .. } if name == "tmpfs")
+        && step
+            .options
+            .attributes
+            .set
+            .contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// The kernel labels the first two by itself, and the third is made with its IPC namespace, before anybody can say how.
+fn takes_context(name: &str) -> bool {
+    !matches!(name, "proc" | "sysfs" | "mqueue")
+}
+
+fn set_label(made: &OwnedFd, label: &str) -> Result<(), SysError> {
+    const NAME: &str = "security.selinux";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(made, ".", flags, Mode::empty())
+        .and_then(|dir| {
+            rustix::fs::fsetxattr(dir, NAME, label.as_bytes(), rustix::fs::XattrFlags::empty())
+        })
+        .map_err(|errno| SysError::new("fsetxattr", format!("{NAME}, {label:?}"), errno))
+}
+
 impl Rootfs {
     /// Leaves the clone of the root's mount detached: without a mount namespace of the container, mounts
     /// are made in that tree (Linux 6.15), and go with the last process that has it as its root.
@@ -113,6 +140,7 @@ impl Rootfs {
             proc: None,
             devpts: None,
             empty: None,
+            readonly_later: Vec::new(),
             last_parent: None,
         })
     }
@@ -144,8 +172,12 @@ impl Rootfs {
             self.copy_up(step, &target, &made)?;
         }
         let is_bind = matches!(step.kind, MountKind::Bind { .. });
-        if (is_bind || step.options.copy_up) && !step.options.attributes.is_empty() {
-            mount::set_attributes(&made, &change(step.options.attributes, false)).doing(doing)?;
+        let mut attributes = step.options.attributes;
+        if is_filled_later(step) {
+            attributes.set.remove(MountAttrFlags::MOUNT_ATTR_RDONLY);
+        }
+        if (is_bind || step.options.copy_up) && !attributes.is_empty() {
+            mount::set_attributes(&made, &change(attributes, false)).doing(doing)?;
         }
         if !step.options.recursive.is_empty() {
             mount::set_attributes(&made, &change(step.options.recursive, true)).doing(doing)?;
@@ -171,7 +203,21 @@ impl Rootfs {
             self.proc = Some(made);
         } else if name == "devpts" && step.target == Path::new("/dev/pts") {
             self.devpts = Some(made);
+        } else if is_filled_later(step) {
+            self.readonly_later.push(made);
         }
+    }
+
+    /// Nothing more is made in the mounts that the document wants read-only and empty at first.
+    pub(super) fn close(&mut self) -> Result<(), RuntimeError> {
+        let attributes = AttributeChange {
+            set: MountAttrFlags::MOUNT_ATTR_RDONLY,
+            ..AttributeChange::default()
+        };
+        self.readonly_later
+            .drain(..)
+            .try_for_each(|mount| mount::set_attributes(&mount, &attributes))
+            .doing(|| "make mounts read-only that were filled")
     }
 
     fn new_file_system(
@@ -189,16 +235,18 @@ impl Rootfs {
                 None => fs.flag(option)?,
             }
         }
-        if let Some(label) = &step.label {
-            if !matches!(name, "proc" | "sysfs") {
-                fs.set("context", label.as_bytes())?;
-            }
+        if let Some(label) = step.label.as_ref().filter(|_| takes_context(name)) {
+            fs.set("context", label.as_bytes())?;
         }
         let mut attributes = step.options.attributes.set;
-        if step.options.copy_up {
+        if step.options.copy_up || is_filled_later(step) {
             attributes.remove(MountAttrFlags::MOUNT_ATTR_RDONLY);
         }
-        fs.mount(attributes)
+        let made = fs.mount(attributes)?;
+        if let Some(label) = step.label.as_ref().filter(|_| name == "mqueue") {
+            set_label(&made, label)?;
+        }
+        Ok(made)
     }
 
     /// The place of a mount, made if it is missing: a directory, or a file for what is none.
