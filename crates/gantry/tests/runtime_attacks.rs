@@ -9,8 +9,6 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bundles::Host;
 use serde_json::{Value, json};
@@ -110,49 +108,6 @@ fn privileged_mount_targets_stay_in_the_root() {
     });
     assert_eq!(told, "shownshown");
     canary.assert_untouched();
-    host.assert_nothing_left();
-}
-
-/// CVE-2021-30465, CVE-2024-45310: a volume whose directory becomes a symlink while mounts are made in it.
-#[test]
-fn privileged_racing_renames_lead_nowhere() {
-    let host = host!();
-    let canary = Canary::new(&host);
-    let volume = host.path("volume");
-    fs::create_dir_all(volume.join("a")).unwrap();
-    symlink(&canary.0, volume.join("trap")).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let racer = {
-        let (stop, volume) = (Arc::clone(&stop), volume.clone());
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(
-                    rustix::fs::CWD,
-                    volume.join("a"),
-                    rustix::fs::CWD,
-                    volume.join("trap"),
-                    rustix::fs::RenameFlags::EXCHANGE,
-                )
-                .unwrap();
-            }
-        })
-    };
-    for round in 0..60 {
-        let output = host.run("cat /proc/self/mountinfo", |document| {
-            add_mount(document, json!({"destination": "/v", "type": "bind", "source": volume, "options": ["rbind"]}));
-            let target = format!("/v/a/b{}", round % 7);
-            add_mount(document, json!({"destination": target, "type": "tmpfs", "source": "t"}));
-        });
-        // It may fail; it may not lead out.
-        let mounts = String::from_utf8(output.stdout).unwrap();
-        // The link's target, taken inside the root, is a fine place; the host's is never what is shown.
-        let shown = |line: &str| line.split(' ').nth(3).map(str::to_owned);
-        let leads_out = |root: String| root.contains("/canary");
-        assert!(!mounts.lines().filter_map(shown).any(leads_out), "{mounts}");
-        canary.assert_untouched();
-    }
-    stop.store(true, Ordering::Relaxed);
-    racer.join().unwrap();
     host.assert_nothing_left();
 }
 
@@ -394,4 +349,205 @@ fn privileged_missing_system_calls_are_replaced_or_refused() {
         }
         host.assert_nothing_left();
     }
+}
+
+/// CVE-2026-30892: who an exec runs as is what was written, or it is refused; never root by mistake.
+#[test]
+fn privileged_users_of_exec_are_read_strictly() {
+    let host = host!();
+    let bundle = host.bundle("exec sleep 600", |_| ());
+    let mut run = host.command(&["run", "--detach", "--bundle"]);
+    run.arg(bundle).arg("c").stdout(Stdio::null());
+    assert!(run.status().unwrap().success());
+    for (words, ids) in [("1", "1 0"), ("1:2", "1 2"), ("0:2", "0 2")] {
+        let told = host.ok(&[
+            "exec",
+            "-u",
+            words,
+            "c",
+            "sh",
+            "-c",
+            "echo $(id -u) $(id -g)",
+        ]);
+        assert_eq!(told, ids, "{words}");
+    }
+    for words in [
+        "1:",
+        ":2",
+        "1 ",
+        " 1",
+        "+1",
+        "-1",
+        "\u{663}",
+        "4294967295",
+        "4294967296",
+        "root",
+        "",
+        "1:x",
+    ] {
+        assert_eq!(
+            host.status(&["exec", "-u", words, "c", "true"]),
+            1,
+            "{words:?}"
+        );
+    }
+    host.ok(&["delete", "--force", "c"]);
+    host.assert_nothing_left();
+}
+
+/// CVE-2016-3697: a number is a number, whatever the image's accounts call it.
+#[test]
+fn privileged_number_of_a_user_is_no_name() {
+    let host = host!();
+    let accounts = "root:x:0:0::/:/bin/sh\n1000:x:0:0::/:/bin/sh\n";
+    fs::write(host.rootfs().join("etc/passwd"), accounts).unwrap();
+    let told = host.output("id -u; id -g", |document| {
+        document["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    });
+    assert_eq!(told, "1000\n1000");
+}
+
+/// CVE-2022-36109 and its kin: a group's permission that is less than everybody's holds, and groups are those of the document.
+#[test]
+fn privileged_permission_of_a_group_cannot_be_evaded() {
+    let host = host!();
+    let file = host.rootfs().join("etc/secret");
+    fs::write(&file, "secret").unwrap();
+    std::os::unix::fs::chown(&file, Some(0), Some(6)).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o704)).unwrap();
+    for (gid, groups, shown) in [
+        (6, json!([]), ""),
+        (7, json!([6]), "6"),
+        (6, json!([6, 8]), "6 8"),
+    ] {
+        let script = "cat /etc/secret 2>/dev/null || echo denied; grep Groups /proc/self/status";
+        let told = host.output(script, |document| {
+            document["process"]["user"] = json!({"uid": 5, "gid": gid, "additionalGids": groups});
+        });
+        let told: Vec<&str> = told.split_whitespace().collect();
+        assert_eq!(told.join(" "), format!("denied Groups: {shown}").trim_end());
+    }
+    host.assert_nothing_left();
+}
+
+/// CVE-2021-43784: mappings of any length are carried out, or refused; they change nothing else.
+#[test]
+fn privileged_mappings_that_are_too_long_are_refused() {
+    let host = host!();
+    let with = |count: u32| {
+        move |document: &mut Value| {
+            let lines: Vec<Value> = (0..count)
+                .map(|id| json!({"containerID": id, "hostID": 100_000 + 2 * id, "size": 1}))
+                .collect();
+            document["linux"]["uidMappings"] = json!(lines);
+            document["linux"]["gidMappings"] = json!(lines);
+            let namespaces = document["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": "user"}));
+        }
+    };
+    assert_eq!(host.output("wc -l < /proc/self/uid_map", with(200)), "200");
+    // Past the kernel's own bound of lines, and past 64 KiB of text.
+    for count in [341, 6000] {
+        let output = host.run("true", with(count));
+        assert_eq!(output.status.code(), Some(1), "{count}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("uidMappings"), "{said}");
+        host.assert_nothing_left();
+    }
+}
+
+/// GHSA-g54h-m393-cpwq: without a rule, no device but every container's, whoever makes the node.
+#[test]
+fn privileged_devices_are_denied_unless_allowed() {
+    let host = host!();
+    let script = "for t in b c; do n=1; while [ $n -lt 256 ]; do mknod /tmp/d $t $n 0 && \
+        { (exec 3< /tmp/d) 2>&1 | grep -q 'Operation not permitted' || echo $t $n; }; rm -f /tmp/d; n=$((n+1)); done; done; \
+        for n in 1 2 3 4 5 7 8 9 11; do mknod /tmp/d c 1 $n; (exec 3< /tmp/d) 2>&1 | grep -q 'Operation not permitted' || echo mem $n; rm /tmp/d; done";
+    let told = host.output(script, |document| {
+        let capabilities = document["process"]["capabilities"].as_object_mut().unwrap();
+        for set in ["bounding", "effective", "permitted"] {
+            capabilities[set]
+                .as_array_mut()
+                .unwrap()
+                .push(json!("CAP_MKNOD"));
+        }
+        document["root"]["readonly"] = json!(false);
+        document["linux"]["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    });
+    // Terminals (5:0 and those of devpts); null, zero, full, random and urandom.
+    assert_eq!(told, "c 5\nc 136\nmem 3\nmem 5\nmem 7\nmem 8\nmem 9");
+    host.assert_nothing_left();
+}
+
+/// CVE-2018-10892, GHSA-6fw5-f8r9-fgfm: what the document hides is empty, and what it makes read-only is so.
+#[test]
+fn privileged_hidden_and_read_only_paths_cannot_be_written() {
+    let host = host!();
+    let hidden = [
+        "/proc/acpi",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/sys/firmware",
+    ];
+    let read_only = ["/proc/bus", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+    let script = "for p in /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/timer_list /sys/firmware; do \
+        [ -e $p ] || continue; [ -d $p ] && ls -A $p || cat $p; done; \
+        for p in /proc/sysrq-trigger /proc/sys/kernel/panic /proc/sys/kernel/core_pattern /sys/firmware/x /proc/acpi/x; do \
+        (echo 0 > $p) 2>/dev/null && echo written $p; done; exit 0";
+    let told = host.output(script, |document| {
+        document["linux"]["maskedPaths"] = json!(hidden);
+        document["linux"]["readonlyPaths"] = json!(read_only);
+    });
+    assert_eq!(told, "");
+    host.assert_nothing_left();
+}
+
+/// CVE-2019-16884: a volume on `/proc` takes nothing of what is written for the program below it.
+#[test]
+fn privileged_volume_on_proc_is_not_written_to() {
+    let host = host!();
+    let volume = host.path("volume");
+    fs::create_dir_all(volume.join("sys/net/ipv4")).unwrap();
+    fs::create_dir_all(volume.join("self/attr")).unwrap();
+    fs::write(volume.join("sys/net/ipv4/ping_group_range"), "untouched").unwrap();
+    let output = host.run("true", |document| {
+        add_mount(
+            document,
+            json!({"destination": "/proc", "type": "bind", "source": volume, "options": ["bind"]}),
+        );
+        document["linux"]["sysctl"] = json!({"net.ipv4.ping_group_range": "5 7"});
+        document["linux"]["maskedPaths"] = json!([]);
+        document["linux"]["readonlyPaths"] = json!([]);
+    });
+    // It may be refused; where it is not the kernel's parameter was written.
+    assert!(
+        output.status.success() || output.status.code() == Some(1),
+        "{output:?}"
+    );
+    let kept = fs::read_to_string(volume.join("sys/net/ipv4/ping_group_range")).unwrap();
+    assert_eq!(kept, "untouched");
+    host.assert_nothing_left();
+}
+
+/// Annotations name no program, no handler and no file of the host's to this runtime.
+#[test]
+fn privileged_annotations_are_only_told() {
+    let host = host!();
+    let mark = host.path("mark");
+    let told = host.output("echo ran", |document| {
+        document["annotations"] = json!({
+            "run.oci.handler": "krun",
+            "run.oci.hooks.stdout": mark,
+            "run.oci.keep_original_groups": "1",
+            "run.oci.mount_context_type": "context",
+            "io.kubernetes.cri-o.Devices": "/dev/kmsg",
+            "org.criu.config": mark,
+            "module.wasm.image/variant": "compat",
+        });
+    });
+    assert_eq!(told, "ran");
+    assert!(!mark.exists());
+    host.assert_nothing_left();
 }
