@@ -130,6 +130,9 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+/// What a process ends with that panicked, as every Rust program does.
+const PANICKED: u8 = 101;
+
 /// Clones the calling process; the copy runs `body` and ends with the status that it answers.
 ///
 /// # Privileges
@@ -138,6 +141,9 @@ pub struct Child {
 /// # Errors
 /// The kernel's refusal; `EBUSY` when the process has several threads; `ENOSYS` when a control
 /// group was asked for and the kernel has no `clone3`.
+///
+/// # Panics
+/// Not here: a copy that panics says so on standard error and ends with 101.
 ///
 /// # Source
 /// `clone(2)`; the sibling keeps the exit signal of the caller.
@@ -166,11 +172,18 @@ pub fn clone_process(request: &CloneRequest<'_>, body: impl FnOnce() -> u8) -> R
             // ends by `exit_now`.
             unsafe { libc::close(ours.as_raw_fd()) };
         }
-        exit_now(body())
+        run_copy(body)
     };
     // SAFETY: the kernel made this descriptor for us in the call that answered `pid`.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child { pid, pidfd })
+}
+
+/// Does what the copy is for, and ends. A panic that went on would undo what the parent has made, by the parent's own values on
+/// this stack.
+fn run_copy(body: impl FnOnce() -> u8) -> ! {
+    let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    exit_now(status.unwrap_or(PANICKED))
 }
 
 fn flags(request: &CloneRequest<'_>) -> u64 {
@@ -328,6 +341,22 @@ mod tests {
         // The test harness has a thread of its own beside this one.
         let error = clone_process(&CloneRequest::default(), || 0).unwrap_err();
         assert!(error.is(Errno::BUSY), "{error}");
+    }
+
+    #[test]
+    fn copy_that_panics_ends_by_itself() {
+        // The harness has threads: what is tested is the copy's way out, in a copy that is allowed to be one.
+        let mut pidfd = -1;
+        let pid = raw_clone3(&CloneRequest::default(), &mut pidfd).unwrap();
+        if pid == 0 {
+            run_copy(|| std::panic::resume_unwind(Box::new(())));
+        }
+        // SAFETY: made for us by the call.
+        drop(unsafe { OwnedFd::from_raw_fd(pidfd) });
+        let (_, status) = waitpid(Pid::from_raw(pid), WaitOptions::empty())
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.exit_status(), Some(i32::from(PANICKED)));
     }
 
     #[test]
