@@ -61,7 +61,7 @@ root_of() {
 	mkdir -p "$1"/{bin,etc,tmp,proc,sys,dev}
 	cp /bin/busybox "$1/bin/busybox"
 	local applet
-	for applet in sh cat echo id ls sleep true mknod dd grep stat touch mkdir ps readlink; do ln -sf busybox "$1/bin/$applet"; done
+	for applet in sh cat echo id ls sleep true mknod dd grep stat touch mkdir ps readlink cut tail; do ln -sf busybox "$1/bin/$applet"; done
 	echo 'root:x:0:0::/root:/bin/sh' >"$1/etc/passwd"
 }
 

@@ -23,7 +23,7 @@ bundle a 'exec sleep 600' "$profile"
 check "the container runs" gantry-runtime run --detach --bundle a a
 same "exec: confined as the document says" $'gantry-vm (enforce)\nwrote\nrefused' "$(gantry-runtime exec a sh -c "$script" 2>/dev/null)"
 same "the first process is confined" "gantry-vm (enforce)" "$(gantry-runtime exec a cat /proc/1/attr/current)"
-same "exec: another profile by its flag is refused or taken" "unconfined" "$(gantry-runtime exec --apparmor unconfined a cat /proc/self/attr/current)"
+same "exec: the profile of its flag is taken, as by runc" "unconfined" "$(gantry-runtime exec --apparmor unconfined a cat /proc/self/attr/current)"
 gantry-runtime delete --force a
 bundle a true '.process.apparmorProfile = "gantry-no-such-profile"'
 check "a profile that is not loaded is refused" bash -c '! gantry-runtime run --bundle a a'
@@ -32,4 +32,18 @@ same "with no new privileges, too" "gantry-vm (enforce)" "$(gantry-runtime run -
 bundle a 'cat /proc/self/attr/current' "$profile"' | .linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
 	| .linux.gidMappings = .linux.uidMappings'
 same "in a user namespace, too" "gantry-vm (enforce)" "$(gantry-runtime run --bundle a a)"
+
+# Images that would have the label written elsewhere: a volume on /proc (CVE-2019-16884), a /proc that is a symlink (CVE-2023-28642).
+mkdir -p fake/self/attr
+bundle a 'exec sleep 600' "$profile | .mounts += [{destination: \"/proc\", type: \"bind\", source: \"$work/fake\", options: [\"bind\"]}]
+	| .linux.maskedPaths = [] | .linux.readonlyPaths = []"
+if gantry-runtime run --detach --bundle a a >said 2>&1; then
+	same "a volume on /proc: the profile is the kernel's" "gantry-vm (enforce)" "$(cat "/proc/$(gantry-runtime state a | jq .pid)/attr/current")"
+	gantry-runtime delete --force a
+else
+	check "a volume on /proc is refused with a reason" grep -q /proc said
+fi
+rmdir a/rootfs/proc && ln -s tmp a/rootfs/proc
+bundle a true "$profile"
+check "a /proc that is a symlink is refused" bash -c '! gantry-runtime run --bundle a a'
 finish

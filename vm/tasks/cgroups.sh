@@ -61,4 +61,19 @@ same "devices: without rules only those that every container has" zero "$(gantry
 bundle dev "rm -f /tmp/*; $mknods" "$caps | .linux.resources.devices += [{allow: true, type: \"c\", major: 10, minor: 237, access: \"rw\"}]"
 same "devices: a rule of the document allows one more" $'loop\nzero' "$(gantry-runtime run --bundle dev dev 2>&1)"
 check "devices: every container's are usable" gantry-runtime run --bundle dev dev
+
+# A user's container without a namespace of control groups sees the host's, and may write to none (CVE-2023-25809): not even to
+# those that are delegated to the user.
+chmod 755 "$work"
+bundle user 'd=/sys/fs/cgroup$(cut -d: -f3 </proc/self/cgroup); ls -d $d; mkdir $d/below 2>&1 | grep -o "Read-only file system"; exit 0' \
+	'.linux.namespaces |= map(select(.type != "cgroup")) | .linux.namespaces += [{type: "user"}]
+	| .linux.uidMappings = [{containerID: 0, hostID: 1000, size: 1}] | .linux.gidMappings = .linux.uidMappings
+	| .linux.namespaces |= map(select(.type != "network")) | .mounts |= map(select(.destination != "/sys" and .destination != "/dev/pts"))
+	| .mounts += [{destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev"]}]'
+chown -R user: user
+until_ok test -S /run/user/1000/bus
+as_user() { setpriv --reuid=user --regid=user --init-groups env HOME=/home/user USER=user XDG_RUNTIME_DIR=/run/user/1000 "$@"; }
+out=$(as_user systemd-run --user --quiet --wait --pipe --property=Delegate=yes /usr/local/bin/gantry-runtime run --bundle "$work/user" c 2>&1)
+same "a user's: control groups of the host are read-only" "Read-only file system" "$(tail -1 <<<"$out")"
+check "a user's: and those are the user's own" grep -q '^/sys/fs/cgroup/user.slice/user-1000.slice/' <<<"$out"
 finish

@@ -13,6 +13,7 @@ mod coverage;
 mod demo;
 mod fail_closed;
 mod fixtures;
+mod stress;
 mod tools;
 mod vm;
 
@@ -37,6 +38,8 @@ enum Args {
     FailClosed(fail_closed::Args),
     /// Builds the images that tests, demo and benches use.
     Fixtures(fixtures::Args),
+    /// Runs many short containers and looks for what they leave.
+    Stress(stress::Args),
     /// Builds the judges that no distribution packages (cosign 2 and 3).
     Tools(tools::Args),
     /// Runs the tasks of vm/tasks in a Debian guest.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Args::Demo(args) => demo::run(&args),
         Args::FailClosed(args) => fail_closed::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
+        Args::Stress(args) => stress::run(&args),
         Args::Tools(args) => tools::run(&args),
         Args::Vm(args) => vm::run(&args),
     };

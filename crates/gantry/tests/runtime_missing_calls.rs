@@ -16,7 +16,6 @@ use bundles::Host;
 const REPLACED: [&str; 7] = [
     "clone3",
     "close_range",
-    "execveat",
     "faccessat2",
     "keyctl",
     "openat2",

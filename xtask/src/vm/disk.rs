@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Packages and their test files that run in the guest as they run here.
 const TESTS: [(&str, &[&str]); 2] = [
     ("gantry-runtime", &["cgroups"]),
-    ("gantry", &["runtime", "runtime_attacks"]),
+    ("gantry", &["runtime", "runtime_attacks", "runtime_races"]),
 ];
 
 /// Files by the name that they have on the disk.
