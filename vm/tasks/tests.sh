@@ -16,7 +16,7 @@ for program in /gantry/tests/*; do
 		elif [ "$result" = ignored ]; then
 			skip "$name: $test" "ignored"
 		else
-			not_ok "$name: $test" "$(sed -n "/^---- $test stdout/,/^\$/p" "$work/out")"
+			not_ok "$name: $test" "$(sed -n "/^---- $test stdout/,/^note:/p" "$work/out")"
 		fi
 	done < <(sed -n 's/^test \([^ ]*\).* \.\.\. \([a-zA-Z]*\).*/\1 \2/p' "$work/out")
 	same "$name: ended well" 0 "$status"

@@ -202,7 +202,7 @@ impl Suite {
 }
 
 /// crun refuses a host that has both versions of control groups mounted.
-fn hide_unified_from_crun(work: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn hide_unified_from_crun(work: &Path) -> Result<Option<PathBuf>> {
     let Some(crun) = tool::find("crun") else {
         return Ok(None);
     };

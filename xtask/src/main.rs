@@ -14,6 +14,7 @@ mod demo;
 mod fail_closed;
 mod fixtures;
 mod stress;
+mod suites;
 mod tools;
 mod vm;
 
@@ -40,6 +41,8 @@ enum Args {
     Fixtures(fixtures::Args),
     /// Runs many short containers and looks for what they leave.
     Stress(stress::Args),
+    /// Runs crun's own tests against our OCI runtime and crun.
+    Suites(suites::Args),
     /// Builds the judges that no distribution packages (cosign 2 and 3).
     Tools(tools::Args),
     /// Runs the tasks of vm/tasks in a Debian guest.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Args::FailClosed(args) => fail_closed::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
         Args::Stress(args) => stress::run(&args),
+        Args::Suites(args) => suites::run(&args),
         Args::Tools(args) => tools::run(&args),
         Args::Vm(args) => vm::run(&args),
     };

@@ -2,6 +2,7 @@
 //! `gantry runtime`: our own OCI runtime, called as podman and its kin call one.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::fs;
@@ -11,16 +12,6 @@ use std::time::{Duration, Instant};
 
 use bundles::Host;
 use serde_json::{Value, json};
-
-/// Ends the test unless containers can be run here.
-macro_rules! host {
-    () => {
-        match Host::new() {
-            Ok(host) => host,
-            Err(reason) => gantry_testkit::skip!("{reason}"),
-        }
-    };
-}
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -183,6 +174,10 @@ fn privileged_failure_is_told_and_undone() {
         (
             json!({"linux": {"sysctl": {"kernel.panic": "1"}}}),
             "belongs to no namespace",
+        ),
+        (
+            json!({"hostname": "a", "linux": {"sysctl": {"kernel.hostname": "b"}}}),
+            "conflicts with .hostname",
         ),
         (json!({"ociVersion": "2.0.0"}), ".ociVersion"),
     ] {
@@ -752,5 +747,21 @@ fn privileged_readonly_tmpfs_is_filled_before_it_is_closed() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said.matches("Read-only file system").count(), 2, "{said}");
+    host.assert_nothing_left();
+}
+
+/// What hooks are told of the root is its path: the mounts are there, too, before it becomes the root.
+#[test]
+fn privileged_hooks_find_the_mounts_below_the_path_of_the_root() {
+    let host = host!();
+    let script = "test -e rootfs/proc/self/status && test -c rootfs/dev/null && echo seen > seen";
+    let bundle = host.bundle("ls /seen; exit 3", |document| {
+        document["hooks"] =
+            json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    let mut run = host.command(&["run", "--bundle"]);
+    let output = run.arg(&bundle).arg("c").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(fs::read_to_string(bundle.join("seen")).unwrap(), "seen\n");
     host.assert_nothing_left();
 }

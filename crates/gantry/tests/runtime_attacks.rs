@@ -2,6 +2,7 @@
 //! What images and containers have done to runtimes, done to ours: each test names the record that it is about.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::fs;
@@ -12,16 +13,6 @@ use std::process::Stdio;
 
 use bundles::Host;
 use serde_json::{Value, json};
-
-/// Ends the test unless containers can be run here.
-macro_rules! host {
-    () => {
-        match Host::new() {
-            Ok(host) => host,
-            Err(reason) => gantry_testkit::skip!("{reason}"),
-        }
-    };
-}
 
 /// A directory of the host that no container may touch.
 struct Canary(PathBuf);

@@ -2,6 +2,7 @@
 //! A kernel or a filter that lacks a system call: each call of a run is taken away in turn. Another way is found, or the call is named.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::collections::BTreeSet;
@@ -83,10 +84,7 @@ fn calls(trace: &Path) -> BTreeSet<String> {
 
 #[test]
 fn privileged_every_call_of_a_run_is_replaced_or_named() {
-    let host = match Host::new() {
-        Ok(host) => host,
-        Err(reason) => gantry_testkit::skip!("{reason}"),
-    };
+    let host = host!();
     if gantry_testkit::tool::find("strace").is_none() {
         gantry_testkit::skip!("strace not installed");
     }

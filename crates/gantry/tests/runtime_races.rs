@@ -3,6 +3,7 @@
 //! the host is written or shown. Each test names the record that it is about.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::fs;
@@ -17,16 +18,6 @@ use std::thread::JoinHandle;
 use bundles::Host;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
-
-/// Ends the test unless containers can be run here.
-macro_rules! host {
-    () => {
-        match Host::new() {
-            Ok(host) => host,
-            Err(reason) => gantry_testkit::skip!("{reason}"),
-        }
-    };
-}
 
 /// Exchanges two names all the time.
 struct Racer {

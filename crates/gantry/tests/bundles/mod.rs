@@ -18,6 +18,16 @@ use gantry_testkit::scratch::{Scratch, scratch};
 use gantry_testkit::tool;
 use serde_json::{Value, json};
 
+/// Ends the test unless containers can be run here.
+macro_rules! host {
+    () => {
+        match $crate::bundles::Host::new() {
+            Ok(host) => host,
+            Err(reason) => gantry_testkit::skip!("{reason}"),
+        }
+    };
+}
+
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 37] = [
     "sh", "cat", "chmod", "cp", "dd", "df", "echo", "env", "false", "grep", "head", "hostname",

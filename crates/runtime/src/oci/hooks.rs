@@ -14,6 +14,7 @@
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gantry_sys::Errno;
@@ -23,8 +24,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::RuntimeError;
 
-/// Runs the hooks of a stage in order, each with the state on its standard input; stops at the
-/// first that fails.
+/// Runs the hooks of a stage in order, each with the state on its standard input and, where one is given, in the directory
+/// `dir`; stops at the first that fails.
 ///
 /// # Errors
 /// A hook could not be run, did not end with 0, or not in its time.
@@ -32,11 +33,12 @@ pub fn run(
     stage: &'static str,
     hooks: Option<&Vec<Hook>>,
     state: &[u8],
+    dir: Option<&Path>,
 ) -> Result<(), RuntimeError> {
     hooks
         .into_iter()
         .flatten()
-        .try_for_each(|hook| run_one(stage, hook, state))
+        .try_for_each(|hook| run_one(stage, hook, state, dir))
 }
 
 /// Runs every hook of a stage; the sentences of those that failed.
@@ -45,12 +47,17 @@ pub fn run_all(stage: &'static str, hooks: Option<&Vec<Hook>>, state: &[u8]) -> 
     hooks
         .into_iter()
         .flatten()
-        .filter_map(|hook| run_one(stage, hook, state).err())
+        .filter_map(|hook| run_one(stage, hook, state, None).err())
         .map(|error| error.sentence())
         .collect()
 }
 
-fn run_one(stage: &'static str, hook: &Hook, state: &[u8]) -> Result<(), RuntimeError> {
+fn run_one(
+    stage: &'static str,
+    hook: &Hook,
+    state: &[u8],
+    dir: Option<&Path>,
+) -> Result<(), RuntimeError> {
     let failed = |reason: String| RuntimeError::Hook {
         stage,
         path: hook.path().clone(),
@@ -66,6 +73,9 @@ fn run_one(stage: &'static str, hook: &Hook, state: &[u8]) -> Result<(), Runtime
     if let Some(variables) = hook.env() {
         command.env_clear();
         command.envs(variables.iter().filter_map(|text| text.split_once('=')));
+    }
+    if let Some(dir) = dir {
+        command.current_dir(dir);
     }
     let mut child = command
         .stdin(Stdio::piped())
@@ -131,7 +141,7 @@ mod tests {
         let list = hooks(json!([
             {"path": "/bin/sh", "args": ["sh", "-c", script, "name", "one"], "env": ["A=b", "PATH=/bin:/usr/bin"]}
         ]));
-        run("prestart", Some(&list), b"{state}").unwrap();
+        run("prestart", Some(&list), b"{state}", None).unwrap();
         assert_eq!(std::fs::read_to_string(out).unwrap(), "{state}name one b\n");
     }
 
@@ -147,7 +157,7 @@ mod tests {
             ),
         ] {
             let list = hooks(json!([hook]));
-            let error = run("prestart", Some(&list), b"{}").unwrap_err();
+            let error = run("prestart", Some(&list), b"{}", None).unwrap_err();
             assert!(error.to_string().contains(reason), "{error}");
         }
     }
@@ -160,7 +170,7 @@ mod tests {
             {"path": "/bin/false"},
             {"path": "/bin/touch", "args": ["touch", mark]}
         ]));
-        run("prestart", Some(&list), b"{}").unwrap_err();
+        run("prestart", Some(&list), b"{}", None).unwrap_err();
         assert!(!mark.exists());
         assert_eq!(run_all("poststop", Some(&list), b"{}").len(), 1);
         assert!(mark.exists());

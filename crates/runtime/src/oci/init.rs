@@ -240,6 +240,9 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
             .wait_go_on()
             .doing(|| "wait for the runtime's hooks")?;
     }
+    if plan.namespaces.has_mounts() && given.hooks.is_some_and(has_create_container) {
+        rootfs.show_at(&plan.rootfs.path)?;
+    }
     run_hooks(
         given,
         "createContainer",
@@ -388,6 +391,11 @@ pub(super) fn join_keyring(id: &str) -> Result<(), RuntimeError> {
     }
 }
 
+fn has_create_container(hooks: &Hooks) -> bool {
+    let list = hooks.create_container().as_ref();
+    list.is_some_and(|list| !list.is_empty())
+}
+
 fn run_hooks(
     given: &Assignment<'_>,
     stage: &'static str,
@@ -400,7 +408,9 @@ fn run_hooks(
     let state = serde_json::to_vec(&given.record.document(status))
         .map_err(std::io::Error::from)
         .doing(|| "describe the container")?;
-    hooks::run(stage, Some(list), &state)
+    // Its directory is that of the bundle as long as there is one to see.
+    let bundle = (status == Status::Creating).then_some(given.record.bundle.as_path());
+    hooks::run(stage, Some(list), &state, bundle)
 }
 
 fn wait_for_start(start: &OwnedFd) -> Result<OwnedFd, RuntimeError> {

@@ -427,8 +427,14 @@ fn follow(
             FromInit::Prepared => {
                 if let Some(hooks) = hooks {
                     let state = state_bytes(record, Status::Creating)?;
-                    hooks::run("prestart", prestart(hooks).as_ref(), &state)?;
-                    hooks::run("createRuntime", hooks.create_runtime().as_ref(), &state)?;
+                    let bundle = Some(record.bundle.as_path());
+                    hooks::run("prestart", prestart(hooks).as_ref(), &state, bundle)?;
+                    hooks::run(
+                        "createRuntime",
+                        hooks.create_runtime().as_ref(),
+                        &state,
+                        bundle,
+                    )?;
                 }
                 control.send(ToInit::GoOn).doing(|| "talk to init")?;
             }

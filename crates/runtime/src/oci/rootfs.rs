@@ -208,6 +208,13 @@ impl Rootfs {
         }
     }
 
+    /// Shows the root with its mounts at the path that hooks know it by, too; gone with everything of the host.
+    pub(super) fn show_at(&self, path: &Path) -> Result<(), RuntimeError> {
+        let doing = || format!("show hooks the root file system at {}", path.display());
+        let clone = mount::clone_mount_at(&self.mounted, true).doing(doing)?;
+        mount::attach(&clone, path).doing(doing)
+    }
+
     /// Nothing more is made in the mounts that the document wants read-only and empty at first.
     pub(super) fn close(&mut self) -> Result<(), RuntimeError> {
         let attributes = AttributeChange {
@@ -332,6 +339,12 @@ impl Rootfs {
             return Ok(());
         }
         let clone = open_host_device(&step.path, kind, number).doing(doing)?;
+        // It lies on the host's own file system, which may allow more than a device needs.
+        let attributes = AttributeChange {
+            set: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            ..AttributeChange::default()
+        };
+        mount::set_attributes(&clone, &attributes).doing(doing)?;
         let target = self
             .ensure(&step.path, TargetKind::File, true)
             .doing(doing)?;

@@ -177,6 +177,18 @@ pub fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Plan, PlanError
     let (devices, links) = devices::plan(spec, &mounts)?;
     let linux = spec.linux().as_ref();
     let sysctls = sysctls(spec, &namespaces)?;
+    for (name, taken) in [("hostname", &hostname), ("domainname", &domainname)] {
+        let path = format!("kernel/{name}");
+        if let Some(step) = sysctls
+            .iter()
+            .find(|step| taken.is_some() && step.path == path)
+        {
+            return Err(PlanError::new(
+                step.reason.clone(),
+                format!("conflicts with .{name}"),
+            ));
+        }
+    }
     let paths = |what: &str, list: Option<&Vec<String>>| {
         list.into_iter()
             .flatten()
