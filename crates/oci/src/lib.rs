@@ -15,6 +15,7 @@
 //! schema 2.
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod config;
 pub mod descriptor;
 pub mod digest;
@@ -29,6 +30,7 @@ pub mod reference;
 pub mod rfc3339;
 pub mod strict_json;
 
+pub use age::Age;
 pub use config::{ImageConfig, ProcessConfig};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Digester, ParseDigestError};

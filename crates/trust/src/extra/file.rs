@@ -208,24 +208,8 @@ fn unix_seconds(time: &toml::value::Datetime) -> Option<i64> {
 /// `90d`, `12h`, `30m`, `45s`.
 fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
-    let parse = || {
-        let unit = text.char_indices().next_back()?;
-        let seconds_each = match unit.1 {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86400,
-            _ => return None,
-        };
-        let count: u64 = text[..unit.0].parse().ok().filter(|count| *count > 0)?;
-        Some(Duration::from_secs(count.checked_mul(seconds_each)?))
-    };
-    let age = parse().ok_or_else(|| {
-        D::Error::custom(format!(
-            "{text:?} is not a whole number with s, m, h or d behind it"
-        ))
-    })?;
-    Ok(Some(age))
+    let age: gantry_oci::Age = text.parse().map_err(D::Error::custom)?;
+    Ok(Some(age.duration()))
 }
 
 #[cfg(test)]
