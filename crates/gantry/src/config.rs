@@ -11,6 +11,15 @@
 //! # More directories with rules beside the policy.
 //! rules = ["/etc/company/trust.d"]
 //!
+//! # Which names stay when garbage is collected; the first rule that matches decides, and what none matches stays.
+//! [[retention]]
+//! names = "*:release-*"
+//! keep-all = true
+//! [[retention]]
+//! names = "team/*"
+//! keep-newest = 10
+//! keep-younger = "30d"
+//!
 //! [registry]
 //! # The faces made of each pushed image; per repository below.
 //! faces = ["composefs", "hardlink"]
@@ -32,7 +41,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gantry_oci::{Host, Kind};
+use gantry_oci::{Age, Host, Kind};
+use gantry_store::retention::{Keep, RetentionRule};
 use serde::Deserialize;
 
 use crate::exit::Failure;
@@ -53,6 +63,50 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Which images are admitted, where policy.json has no words for it.
     pub trust: TrustConfig,
+    /// Which names the store keeps when garbage is collected.
+    pub retention: Vec<RetentionConfig>,
+}
+
+/// A `[[retention]]` table. The first whose pattern matches a name decides about it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RetentionTable")]
+pub struct RetentionConfig(pub RetentionRule);
+
+/// As it stands in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RetentionTable {
+    /// The names that it is about: `repository:tag`, with the registry before it if it was pulled.
+    names: String,
+    #[serde(default)]
+    keep_all: bool,
+    keep_newest: Option<usize>,
+    keep_younger: Option<String>,
+}
+
+impl TryFrom<RetentionTable> for RetentionConfig {
+    type Error = String;
+
+    fn try_from(table: RetentionTable) -> Result<Self, String> {
+        let younger = table.keep_younger.map(|text| {
+            let age: Result<Age, _> = text.parse();
+            age.map_err(|error| error.to_string())
+        });
+        let keep = match (table.keep_all, table.keep_newest, younger.transpose()?) {
+            (true, None, None) => Keep::All,
+            (false, None, None) | (true, ..) => {
+                return Err(
+                    "needs keep-newest, keep-younger or both, or keep-all = true alone".to_owned(),
+                );
+            }
+            (false, newest, younger) => Keep::Some {
+                newest: newest.unwrap_or(0),
+                younger: younger.map(Age::duration),
+            },
+        };
+        let names = table.names;
+        Ok(Self(RetentionRule { names, keep }))
+    }
 }
 
 /// A tree of another host.
@@ -183,6 +237,36 @@ mod tests {
         let config: Config =
             toml::from_str("shares = [\"/a\"]\n[registry.repository.\"t/*\"]\nfaces = []").unwrap();
         assert_eq!(config.registry.repository["t/*"].faces, Some(vec![]));
+    }
+
+    #[test]
+    fn retention_rules_say_what_stays() {
+        let rules = |text: &str| {
+            let config =
+                toml::from_str::<Config>(&format!("[[retention]]\nnames = \"a*\"\n{text}"));
+            config.map(|config| config.retention[0].0.keep)
+        };
+        assert_eq!(rules("keep-all = true"), Ok(Keep::All));
+        let some = |newest, days: Option<u64>| Keep::Some {
+            newest,
+            younger: days.map(|days| std::time::Duration::from_secs(days * 86_400)),
+        };
+        assert_eq!(rules("keep-newest = 3"), Ok(some(3, None)));
+        assert_eq!(rules("keep-younger = \"30d\""), Ok(some(0, Some(30))));
+        assert_eq!(
+            rules("keep-newest = 1\nkeep-younger = \"1d\""),
+            Ok(some(1, Some(1)))
+        );
+        for bad in [
+            "",
+            "keep-all = false",
+            "keep-all = true\nkeep-newest = 1",
+            "keep-younger = \"soon\"",
+            "keep-newest = -1",
+            "keep = 3",
+        ] {
+            assert!(rules(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -87,6 +87,55 @@ fn the_last_name_takes_the_image_with_it() {
 }
 
 #[test]
+fn gc_removes_the_names_that_no_rule_keeps() {
+    needs!(["tiny"], [""; 0]);
+    let world = World::new();
+    let id = world.gantry(["pull", &fixtures::reference("tiny").unwrap()]);
+    for tag in ["team/app:v1", "team/app:v2", "team/app:v3", "team/other:v1"] {
+        world.gantry(["tag", "tiny", tag]);
+    }
+    world.gantry(["rmi", "tiny"]);
+    let would = world.json(["store", "gc", "--keep-newest", "1", "--dry-run", "--json"]);
+    let names = |report: &serde_json::Value| -> Vec<String> {
+        let names = report["names"].as_array().unwrap().iter();
+        names
+            .map(|gone| gone["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        names(&would),
+        ["localhost/team/app:v1", "localhost/team/app:v2"]
+    );
+    assert_eq!(would["images"], json!([]));
+    let young = ["store", "gc", "--keep-younger", "1d", "--json"];
+    assert_eq!(names(&world.json(young)), [""; 0]);
+
+    world.configure(
+        "[[retention]]\nnames = \"*/other:*\"\nkeep-all = true\n\
+         [[retention]]\nnames = \"*team/*\"\nkeep-newest = 0\n",
+    );
+    let did = world.json(["store", "gc", "--json"]);
+    assert_eq!(names(&did).len(), 3);
+    assert_eq!(did["images"], json!([]), "team/other leads to it");
+    assert_eq!(
+        world.gantry(["images", "-q", "--no-trunc", "team/other:v1"]),
+        id
+    );
+    let last = world.json([
+        "store",
+        "gc",
+        "--keep-newest",
+        "0",
+        "--names",
+        "*other*",
+        "--json",
+    ]);
+    assert_eq!(last["images"].as_array().unwrap().len(), 1);
+    assert_eq!(world.json(["images", "--json"]), json!([]));
+    world.assert_clean();
+}
+
+#[test]
 fn versions_of_an_image_share_what_did_not_change() {
     needs!(["app-v1", "app-v2"], [""; 0]);
     let world = World::new();

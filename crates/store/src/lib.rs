@@ -25,7 +25,7 @@
 //! | [`mount`] | how an image becomes a root file system |
 //! | [`mounts`] | mounts that outlive the command that made them |
 //! | [`lease`] | what must not be deleted |
-//! | [`fsck`], [`usage`], [`remove`] | care |
+//! | [`fsck`], [`usage`], [`remove`], [`retention`] | care |
 //! | [`mod@repair`] | bringing again what is damaged (async) |
 //! | [`endpoint`] | the store as a source and a destination of copies (async) |
 #![forbid(unsafe_code)]
@@ -46,6 +46,7 @@ pub mod record;
 pub mod refs;
 pub mod remove;
 pub mod repair;
+pub mod retention;
 pub mod signatures;
 mod trees;
 pub mod usage;
@@ -63,6 +64,6 @@ pub use name::{ImageName, Pointer};
 pub use open::{CreateOptions, Store};
 pub use record::{Faces, ImageFacts, ImageRecord, RecordContent};
 pub use refs::NamedImage;
-pub use remove::Collection;
+pub use remove::{CollectOptions, Collection};
 pub use repair::RepairPlan;
 pub use usage::{ImageUsage, Usage};

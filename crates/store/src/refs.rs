@@ -15,7 +15,6 @@ use gantry_sys::publish;
 use gantry_sys::root::{RootDir, type_at};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 
 /// Records grow with the number of layers, not with files.
 const RECORD_MAX_BYTES: u64 = 4 << 20;
@@ -440,15 +439,6 @@ impl Store {
             here = parent;
         }
         Ok(removed)
-    }
-
-    /// The digests that names lead to.
-    pub(crate) fn named_digests(&self) -> Result<BTreeSet<ManifestDigest>, StoreError> {
-        Ok(self
-            .names()?
-            .into_iter()
-            .map(|named| named.digest)
-            .collect())
     }
 }
 

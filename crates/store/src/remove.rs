@@ -11,8 +11,10 @@
 use crate::error::{Doing as _, StoreError};
 use crate::ingest::COLLECT_LOCK;
 use crate::layout::{self, object_name};
+use crate::name::ImageName;
 use crate::open::{Store, ensure_dir};
 use crate::record::RecordContent;
+use crate::retention::DatedName;
 use crate::usage::Variant;
 use gantry_oci::{DiffId, ManifestDigest, ObjectId};
 use gantry_sys::lock::{LockMode, OfdLock};
@@ -20,6 +22,15 @@ use gantry_sys::publish;
 use rustix::fs::{AtFlags, FileType};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// How to collect.
+#[derive(Debug, Clone, Default)]
+pub struct CollectOptions {
+    /// Names that go first, unless they moved meanwhile; what only they lead to is garbage.
+    pub forget: Vec<DatedName>,
+    /// Only say what would be removed.
+    pub dry_run: bool,
+}
 
 /// What collecting removes, or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -91,7 +102,11 @@ impl Store {
     /// # Errors
     /// As [`collect_with`](Self::collect_with).
     pub fn collect(&self, dry_run: bool) -> Result<Collection, StoreError> {
-        self.collect_with(dry_run, &|_, _| {})
+        let options = CollectOptions {
+            dry_run,
+            ..CollectOptions::default()
+        };
+        self.collect_with(&options, &|_, _| {})
     }
 
     /// The same; `progress` is called with how many hundredths are done, and a hundred: half of them for reading what
@@ -106,12 +121,21 @@ impl Store {
     /// on a guess.
     pub fn collect_with(
         &self,
-        dry_run: bool,
+        options: &CollectOptions,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Collection, StoreError> {
         self.must_be_writable(|| "collect garbage".to_owned())?;
         let lock = self.lock_for_deletion(|| "collect garbage".to_owned())?;
-        let live = self.live_images()?;
+        if !options.dry_run {
+            for name in &options.forget {
+                self.untag_unmoved(name)?;
+            }
+        }
+        let live = self.live_images(if options.dry_run {
+            &options.forget
+        } else {
+            &[]
+        })?;
         let mut collection = Collection::default();
         let mut live_layers = HashSet::new();
         for digest in self.digests()? {
@@ -141,7 +165,7 @@ impl Store {
             .collect();
         collection.objects = dead.len() as u64;
         collection.object_bytes = dead.values().sum();
-        if dry_run {
+        if options.dry_run {
             let links = self.links_of_trees(&collection.images)?;
             for variant in self.dead_variants(&links)? {
                 collection.variants += 1;
@@ -220,8 +244,14 @@ impl Store {
             })
     }
 
-    fn live_images(&self) -> Result<BTreeSet<ManifestDigest>, StoreError> {
-        let mut live = self.named_digests()?;
+    fn live_images(&self, forget: &[DatedName]) -> Result<BTreeSet<ManifestDigest>, StoreError> {
+        let forget: HashSet<&ImageName> = forget.iter().map(|dated| &dated.name).collect();
+        let mut live: BTreeSet<ManifestDigest> = self
+            .names()?
+            .into_iter()
+            .filter(|named| !forget.contains(&named.name))
+            .map(|named| named.digest)
+            .collect();
         live.extend(self.leased()?.into_iter().map(|(digest, _)| digest));
         let mut open: Vec<ManifestDigest> = live.iter().copied().collect();
         while let Some(digest) = open.pop() {

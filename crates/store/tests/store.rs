@@ -8,7 +8,8 @@ mod common;
 use common::*;
 use gantry_oci::Kind;
 use gantry_store::{
-    BlobForm, CheckOptions, Claim, CreateOptions, FaceChoice, Faces, IngestOptions, Owner, Store,
+    BlobForm, CheckOptions, Claim, CollectOptions, CreateOptions, FaceChoice, Faces, IngestOptions,
+    Owner, Store,
 };
 use gantry_testkit::scratch::scratch;
 use gantry_testkit::skip::is_root;
@@ -386,9 +387,26 @@ fn names_move_and_images_without_names_are_collected() {
     assert_sound(&store);
     assert_eq!(store.usage().unwrap().garbage_bytes, 0);
 
-    store.remove_image(&second.digest, true).unwrap();
+    // A name that is to go leads nowhere for whoever only asks, too.
+    let mut options = CollectOptions {
+        forget: store.dated_names().unwrap(),
+        dry_run: true,
+    };
+    // One that was moved since stays.
+    let mut moved = options.clone();
+    moved.dry_run = false;
+    moved.forget[0].placed -= std::time::Duration::from_secs(1);
+    let kept = store.collect_with(&moved, &|_, _| {}).unwrap();
+    assert!(kept.images.is_empty());
+    let planned = store.collect_with(&options, &|_, _| {}).unwrap();
+    assert_eq!(planned.images, [second.digest]);
+    assert_eq!(store.names().unwrap().len(), 1);
+    options.dry_run = false;
+    assert_eq!(
+        store.collect_with(&options, &|_, _| {}).unwrap().images,
+        [second.digest]
+    );
     assert_eq!(store.names().unwrap(), []);
-    store.collect(false).unwrap();
     assert_eq!(store.usage().unwrap().objects, 0);
     assert!(staging_is_empty(&store));
 }

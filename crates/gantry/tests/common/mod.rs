@@ -54,6 +54,18 @@ impl World {
         self.dir.join("admitted.json")
     }
 
+    /// What the configuration file of every later command says.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.dir.join("gantry.toml"), text).unwrap();
+    }
+
+    fn config_file(&self) -> PathBuf {
+        let written = Some(self.dir.join("gantry.toml"));
+        written
+            .filter(|file| file.exists())
+            .unwrap_or_else(|| "/dev/null".into())
+    }
+
     pub fn root(&self) -> PathBuf {
         self.dir.join("store")
     }
@@ -73,7 +85,8 @@ impl World {
         command
             .arg("--root")
             .arg(root)
-            .args(["--config-file", "/dev/null"])
+            .arg("--config-file")
+            .arg(self.config_file())
             .args(args)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
