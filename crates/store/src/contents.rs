@@ -15,6 +15,7 @@ use gantry_oci::{Kind, ObjectId, PathComponent};
 use gantry_sys::root::{RootDir, type_at};
 use gantry_sys::xattr;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 
@@ -62,6 +63,22 @@ impl Store {
             .map(File::from)
             .doing(|| format!("open object {id}"))
     }
+}
+
+/// The objects that a tree's files need.
+pub(crate) fn objects_of(tree: &Tree) -> BTreeSet<ObjectId> {
+    let mut objects = BTreeSet::new();
+    let mut open = vec![tree.root()];
+    while let Some(id) = open.pop() {
+        match &tree.node(id).kind {
+            NodeKind::Directory { children } => open.extend(children.values().copied()),
+            NodeKind::File(FileContent::Object { id, .. }) => {
+                objects.insert(*id);
+            }
+            _ => {}
+        }
+    }
+    objects
 }
 
 /// The tree of a container: its image's `tree`, changed to what the mounted `merged` root shows

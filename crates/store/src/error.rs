@@ -88,6 +88,12 @@ pub enum StoreError {
         /// What would be needed.
         why: String,
     },
+    /// Contents cannot be sealed here.
+    #[error("seal {what}: its file system has no fs-verity")]
+    NoVerity {
+        /// What.
+        what: String,
+    },
     /// A layer cannot be read or given back.
     #[error("{action}")]
     Layer {
@@ -109,7 +115,7 @@ impl StoreError {
             Self::Sys { source, .. } => Kind::of_io(&source.source),
             Self::Io { source, .. } => Kind::of_io(source),
             Self::NotAStore { .. } | Self::NotFound { .. } => Kind::NotFound,
-            Self::Format { .. } | Self::NoFace { .. } => Kind::Unsupported,
+            Self::Format { .. } | Self::NoFace { .. } | Self::NoVerity { .. } => Kind::Unsupported,
             Self::ReadOnly { .. } => Kind::Denied,
             Self::Conflict { .. } => Kind::AlreadyExists,
             Self::Corrupt { .. } => Kind::Corrupt,

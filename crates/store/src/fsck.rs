@@ -4,16 +4,17 @@
 //! Reads only; runs beside writers. What a writer publishes or a collector removes meanwhile is
 //! not damage: an image is checked against the objects as they are after it was read.
 
+use crate::contents::objects_of;
 use crate::error::{Doing as _, StoreError};
 use crate::layout::{self, object_name};
 use crate::open::Store;
 use crate::record::{ImageRecord, RecordContent};
 use crate::trees::composefs;
 use crate::usage::Variant;
-use gantry_oci::{DiffId, ManifestDigest, ObjectId};
+use gantry_oci::{DiffId, Digest, ManifestDigest, ObjectId};
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -116,9 +117,9 @@ impl Store {
     ) -> Result<CheckReport, StoreError> {
         let mut report = CheckReport::default();
         let wanted = self.check_layers(&mut report)?;
-        self.check_records(options, &mut report)?;
+        let sealed = self.check_records(options, &mut report)?;
         self.check_names(&mut report)?;
-        let contents = self.contents(&wanted)?;
+        let contents = self.contents(&wanted, &sealed)?;
         let present: HashSet<ObjectId> = contents.iter().filter_map(Content::object).collect();
         report.objects = present.len() as u64;
         report.variants = (contents.len() - present.len()) as u64;
@@ -149,17 +150,20 @@ impl Store {
     fn contents(
         &self,
         wanted: &HashMap<ObjectId, (u64, String)>,
+        sealed: &BTreeSet<ObjectId>,
     ) -> Result<Vec<Content>, StoreError> {
         let size_of = |id: &ObjectId| wanted.get(id).map(|(size_bytes, _)| *size_bytes);
         let object = |id: ObjectId| Content {
             path: format!("{}/{}", layout::OBJECTS, object_name(&id)),
             expected_bytes: size_of(&id),
+            sealed: sealed.contains(&id),
             damage: Damage::Object(id),
             id,
         };
         let variant = |variant: Variant| Content {
             path: variant.path,
             expected_bytes: size_of(&variant.id),
+            sealed: false,
             damage: Damage::Variant(variant.id),
             id: variant.id,
         };
@@ -192,11 +196,13 @@ impl Store {
         Ok(wanted)
     }
 
+    /// Answers which objects must be sealed.
     fn check_records(
         &self,
         options: &CheckOptions,
         report: &mut CheckReport,
-    ) -> Result<(), StoreError> {
+    ) -> Result<BTreeSet<ObjectId>, StoreError> {
+        let mut sealed = BTreeSet::new();
         for name in self.list(layout::DIGESTS)? {
             let path = format!("{}/{name}", layout::DIGESTS);
             let Ok(digest) = name.parse() else {
@@ -205,7 +211,15 @@ impl Store {
             };
             report.records += 1;
             match self.image(&digest) {
-                Ok(Some(record)) => self.check_image(&path, &record, options, report),
+                Ok(Some(record)) => {
+                    self.check_image(&path, &record, options, report);
+                    // A layer that cannot be read is in the report already.
+                    if record.image().is_some_and(|facts| facts.sealed)
+                        && let Ok(tree) = self.tree(&record)
+                    {
+                        sealed.extend(objects_of(&tree));
+                    }
+                }
                 // Removed meanwhile, unless the directory still stands.
                 Ok(None) => {
                     if self
@@ -225,7 +239,7 @@ impl Store {
                 ),
             }
         }
-        Ok(())
+        Ok(sealed)
     }
 
     fn check_image(
@@ -274,6 +288,9 @@ impl Store {
             let file = file(layout::IMAGE_EROFS);
             match self.inner.root.open_file(file.as_bytes()) {
                 Err(error) => report.add(image, file, chain(&error)),
+                Ok(erofs) if facts.sealed && !is_sealed(&erofs, facts.erofs.map(|f| f.verity)) => {
+                    report.add(image, file, NOT_SEALED);
+                }
                 Ok(mut erofs) => {
                     let found = options.read_contents.then(|| composefs::hash(&mut erofs));
                     match found {
@@ -403,6 +420,9 @@ impl Store {
                 "it has {size_bytes} bytes, not {expected}"
             )));
         }
+        if content.sealed && !is_sealed(&file, Some(content.id)) {
+            return Err(problem(NOT_SEALED.to_owned()));
+        }
         if !read {
             return Ok(0);
         }
@@ -416,12 +436,24 @@ impl Store {
     }
 }
 
+const NOT_SEALED: &str = "it is not sealed with fs-verity, as its image's record says";
+
+/// Whether the kernel vouches for these contents.
+fn is_sealed(file: impl std::os::fd::AsFd, wanted: Option<ObjectId>) -> bool {
+    let Ok(Some(found)) = gantry_sys::verity::measure(file) else {
+        return false;
+    };
+    wanted == Some(ObjectId::from_digest(Digest::sha256(found)))
+}
+
 /// A file that holds contents.
 struct Content {
     /// Where, below the store's root.
     path: String,
     /// What its digest must be.
     id: ObjectId,
+    /// Whether a sealed image needs it.
+    sealed: bool,
     /// The size that a layer says.
     expected_bytes: Option<u64>,
     /// What it is if it is wrong.

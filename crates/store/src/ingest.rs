@@ -24,6 +24,7 @@ mod commit;
 mod pipe;
 mod publish;
 mod restore;
+mod seal;
 pub(crate) mod staging;
 mod unpack;
 pub(crate) mod writer;

@@ -58,10 +58,10 @@ pub use ingest::{
     BlobForm, Claim, CommitImage, Ingest, IngestError, IngestOptions, LayerClaim, LayerInfo,
 };
 pub use lease::{Lease, Owner};
-pub use mount::FaceChoice;
+pub use mount::{DigestChoice, FaceChoice};
 pub use mounts::{MountRecord, MountRequest, Mounted, Mounts};
 pub use name::{ImageName, Pointer};
-pub use open::{CreateOptions, Store};
+pub use open::{CreateOptions, Seal, Store};
 pub use record::{Faces, ImageFacts, ImageRecord, RecordContent};
 pub use refs::NamedImage;
 pub use remove::{CollectOptions, Collection};

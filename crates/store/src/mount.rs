@@ -23,6 +23,16 @@ pub enum FaceChoice {
     Hardlink,
 }
 
+/// Whether the kernel compares contents with their digests whenever they are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DigestChoice {
+    /// Where the image is sealed and the kernel can.
+    #[default]
+    Best,
+    /// In any case, or there is no mount.
+    Require,
+}
+
 impl Store {
     /// Plans the root file system of an image; an index stands for its image of this platform.
     ///
@@ -32,6 +42,7 @@ impl Store {
         &self,
         record: &ImageRecord,
         choice: FaceChoice,
+        digests: DigestChoice,
         upper: Option<RootfsUpper>,
     ) -> Result<RootfsPlan, StoreError> {
         let record = self.as_image(record.clone())?;
@@ -40,10 +51,8 @@ impl Store {
             digest: *digest.digest(),
             why: why.to_owned(),
         };
-        let faces = record
-            .image()
-            .map(|facts| facts.faces)
-            .ok_or_else(|| no_face("it is an index"))?;
+        let facts = record.image().ok_or_else(|| no_face("it is an index"))?;
+        let faces = facts.faces;
         let can_mount = || self.features().can_mount_composefs();
         let composefs = match choice {
             FaceChoice::Best => faces.composefs && (can_mount() || !faces.hardlink),
@@ -56,12 +65,25 @@ impl Store {
         if !composefs && !faces.hardlink {
             return Err(no_face("it has no hard-link face"));
         }
+        let sealed = facts.sealed && self.features().overlay_verity;
+        if digests == DigestChoice::Require && !(composefs && sealed) {
+            return Err(no_face(if !facts.sealed {
+                "its contents are not sealed with fs-verity, as the policy wants; see \"gantry store seal\""
+            } else if composefs {
+                "the policy wants its digests compared on every read, which this kernel's overlay cannot do"
+            } else {
+                "the policy wants its digests compared on every read, which a tree of hard links cannot do"
+            }));
+        }
         let dir = self.path().join(layout::DIGESTS).join(digest.to_string());
         let lower = if composefs {
             RootfsLower::Composefs {
                 image: dir.join(layout::IMAGE_EROFS),
                 objects: vec![self.path().join(layout::OBJECTS)],
-                require_verity: false,
+                verity: facts
+                    .erofs
+                    .filter(|_| sealed)
+                    .map(|erofs| erofs.verity.digest().hex()),
             }
         } else {
             RootfsLower::Directory {
@@ -84,7 +106,7 @@ impl Store {
         choice: FaceChoice,
         scratch: Option<&Path>,
     ) -> Result<OwnedFd, StoreError> {
-        self.rootfs_plan(record, choice, None)?
+        self.rootfs_plan(record, choice, DigestChoice::Best, None)?
             .mount(self.features(), scratch)
             .doing(|| format!("mount image {}", record.digest))
     }

@@ -58,6 +58,21 @@ pub(crate) struct Marker {
     pub(crate) registry: Option<Host>,
     #[serde(default)]
     pub(crate) shared: bool,
+    #[serde(default)]
+    pub(crate) seal: Seal,
+}
+
+/// Whether what comes into a store is sealed with fs-verity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seal {
+    /// No: contents are verified when they come in, and by checks.
+    #[default]
+    Off,
+    /// Where the file system can.
+    Try,
+    /// Always: an image that cannot be sealed does not come in.
+    Require,
 }
 
 impl Store {
@@ -180,6 +195,33 @@ impl Store {
         self.inner.marker.registry.as_ref()
     }
 
+    /// Whether images are sealed when they come in.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        self.inner.marker.seal
+    }
+
+    /// Decides for all who write to this store, from their next opening on, whether images are sealed.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`]; the kernel's refusal.
+    pub fn set_seal(&self, seal: Seal) -> Result<(), StoreError> {
+        let action = || format!("change store {}", self.path().display());
+        self.must_be_writable(action)?;
+        let marker = Marker {
+            seal,
+            ..self.inner.marker.clone()
+        };
+        publish::atomic_write(
+            &self.inner.root,
+            layout::MARKER.as_bytes(),
+            format!(".gantry-store.{}", random_id()?).as_bytes(),
+            layout::PUBLIC_FILE,
+            &encode_marker(&marker).doing(action)?,
+        )
+        .doing(action)
+    }
+
     /// Whether this handle may change the store.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -279,11 +321,9 @@ fn write_skeleton(root: &RootDir, path: &Path, options: &CreateOptions) -> Resul
         id: id.clone(),
         registry: options.registry.clone(),
         shared: options.shared,
+        seal: Seal::Off,
     };
-    let mut bytes = serde_json::to_vec(&marker)
-        .map_err(std::io::Error::from)
-        .doing(action)?;
-    bytes.push(b'\n');
+    let bytes = encode_marker(&marker).doing(action)?;
     let temporary = format!(".gantry-store.{id}");
     publish::write_new_file(root, temporary.as_bytes(), layout::PUBLIC_FILE, &bytes)
         .doing(action)?;
@@ -292,6 +332,12 @@ fn write_skeleton(root: &RootDir, path: &Path, options: &CreateOptions) -> Resul
     // Another creator may have been quicker; its marker stands.
     root.remove_file(temporary.as_bytes()).doing(action)?;
     publish::sync_dir(root).doing(action)
+}
+
+fn encode_marker(marker: &Marker) -> std::io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(marker)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn read_marker(root: &RootDir, path: &Path) -> Result<Option<Marker>, StoreError> {

@@ -115,6 +115,9 @@ pub struct ImageFacts {
     pub tree: TreeFacts,
     /// The EROFS file, if there is that face.
     pub erofs: Option<ErofsFacts>,
+    /// Whether the EROFS file and all contents are sealed with fs-verity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
 }
 
 /// One layer of an image.

@@ -8,8 +8,8 @@ mod common;
 use common::*;
 use gantry_oci::Kind;
 use gantry_store::{
-    BlobForm, CheckOptions, Claim, CollectOptions, CreateOptions, FaceChoice, Faces, IngestOptions,
-    Owner, Store,
+    BlobForm, CheckOptions, Claim, CollectOptions, CreateOptions, DigestChoice, FaceChoice, Faces,
+    IngestOptions, Owner, Seal, Store,
 };
 use gantry_testkit::scratch::scratch;
 use gantry_testkit::skip::is_root;
@@ -654,7 +654,7 @@ fn privileged_read_only_mount_of_a_store_is_enough_to_read() {
         let inside = to.join("mnt");
         assert!(!inside.exists());
         let plan = client
-            .rootfs_plan(&record, FaceChoice::Hardlink, None)
+            .rootfs_plan(&record, FaceChoice::Hardlink, DigestChoice::Best, None)
             .unwrap();
         let features = gantry_sys::probe::KernelFeatures::probe();
         let tree = plan.mount(&features, None).unwrap();
@@ -790,4 +790,44 @@ fn write_layout(image: &TestImage, path: &Path) {
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor]});
     fs::write(path.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
     fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+#[test]
+fn sealing_is_for_all_who_write_and_refused_where_it_cannot_be() {
+    let dir = scratch();
+    let path = {
+        let store = store(dir.path());
+        assert_eq!(store.seal(), Seal::Off);
+        import(&store, &two_layers(), Faces::COMPOSEFS, &[name("a:b")]).unwrap();
+        store.set_seal(Seal::Require).unwrap();
+        store.path().to_owned()
+    };
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.seal(), Seal::Require);
+    let record = store.resolve(&name("a:b")).unwrap().unwrap();
+    assert!(!record.image().unwrap().sealed);
+    let plan = |record, digests| store.rootfs_plan(record, FaceChoice::Composefs, digests, None);
+    assert_eq!(
+        plan(&record, DigestChoice::Require).unwrap_err().kind(),
+        Kind::Unsupported,
+        "it is not sealed"
+    );
+    plan(&record, DigestChoice::Best).unwrap();
+    let can = store.begin(IngestOptions::default()).unwrap().can_seal();
+    let again = import(&store, &two_layers(), Faces::COMPOSEFS, &[]);
+    match can {
+        Ok(()) => {
+            // The image that is here gets what it lacks.
+            assert!(again.unwrap().image().unwrap().sealed);
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Unsupported);
+            assert_eq!(again.unwrap_err().kind(), Kind::Unsupported);
+            store.set_seal(Seal::Try).unwrap();
+            let store = Store::open(&path).unwrap();
+            let record = import(&store, &two_layers(), Faces::COMPOSEFS, &[]).unwrap();
+            assert!(!record.image().unwrap().sealed);
+        }
+    }
+    assert_sound(&store);
 }

@@ -29,6 +29,8 @@ pub struct KernelFeatures {
     pub overlay_layer_by_layer: bool,
     /// Overlay takes layers as descriptors (6.13).
     pub overlay_layer_fd: bool,
+    /// Overlay can be made to compare fs-verity digests (6.6).
+    pub overlay_verity: bool,
 }
 
 impl KernelFeatures {
@@ -61,6 +63,9 @@ impl KernelFeatures {
             overlay_data_only: overlay.is_ok() && version >= (6, 5),
             overlay_layer_by_layer: by_layer,
             overlay_layer_fd: by_fd,
+            overlay_verity: overlay
+                .as_ref()
+                .is_ok_and(|fs| fs.set("verity", b"require").is_ok()),
         }
     }
 

@@ -14,9 +14,11 @@
 use crate::error::{Result, SysError};
 use crate::mount::{self, Overlay, OverlayLayer};
 use crate::probe::KernelFeatures;
+use crate::verity;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How a root file system is put together.
@@ -40,9 +42,10 @@ pub enum RootfsLower {
         image: PathBuf,
         /// Object directories, searched in order.
         objects: Vec<PathBuf>,
-        /// Let the kernel refuse contents whose fs-verity digest is not the recorded one.
-        #[serde(default)]
-        require_verity: bool,
+        /// The fs-verity digest of the EROFS file, in hexadecimal: the kernel is made to refuse another file, and
+        /// contents whose digests are not those that the file records. None asks for no digests.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verity: Option<String>,
     },
     /// A complete tree.
     Directory {
@@ -77,7 +80,7 @@ impl RootfsPlan {
             RootfsLower::Composefs {
                 image,
                 objects,
-                require_verity,
+                verity,
             } => {
                 if !features.can_mount_composefs() {
                     let args = format!("{image:?}: no EROFS, or overlay without data-only layers");
@@ -88,11 +91,14 @@ impl RootfsPlan {
                     };
                     return Err(SysError::new("mount", args, errno));
                 }
-                let (metadata, _) = mount::erofs(image, features)?;
+                let metadata = match verity {
+                    None => mount::erofs(image, features)?.0,
+                    Some(digest) => mount_sealed(image, digest, features)?,
+                };
                 self.overlay(
                     OverlayLayer::Detached(metadata.as_fd()),
                     objects,
-                    *require_verity,
+                    verity.is_some(),
                     features,
                     scratch,
                 )
@@ -130,6 +136,29 @@ impl RootfsPlan {
     }
 }
 
+/// Mounts the EROFS file that has this digest, by the kernel's word.
+fn mount_sealed(image: &Path, digest: &str, features: &KernelFeatures) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(image, flags, Mode::empty())
+        .map_err(|errno| SysError::new("open", format!("{image:?}, O_RDONLY"), errno))?;
+    let found = verity::measure(&file)?.map(|bytes| {
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
+        hex.collect::<String>()
+    });
+    if found.as_deref() != Some(digest) {
+        let found = found.unwrap_or_else(|| "none".to_owned());
+        let args = format!("{image:?}: fs-verity digest is {found}, not {digest}");
+        return Err(SysError::new(
+            "ioctl(FS_IOC_MEASURE_VERITY)",
+            args,
+            Errno::BADMSG,
+        ));
+    }
+    // Whatever gets that name meanwhile: this very file.
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    mount::erofs(Path::new(&opened), features).map(|(mount, _)| mount)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,14 +169,14 @@ mod tests {
             lower: RootfsLower::Composefs {
                 image: "/s/digests/sha256:aa/image.erofs".into(),
                 objects: vec!["/s/objects".into()],
-                require_verity: false,
+                verity: None,
             },
             upper: None,
         };
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(
             text,
-            r#"{"lower":{"kind":"composefs","image":"/s/digests/sha256:aa/image.erofs","objects":["/s/objects"],"require_verity":false}}"#
+            r#"{"lower":{"kind":"composefs","image":"/s/digests/sha256:aa/image.erofs","objects":["/s/objects"]}}"#
         );
         assert_eq!(serde_json::from_str::<RootfsPlan>(&text).unwrap(), plan);
     }

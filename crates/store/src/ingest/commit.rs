@@ -5,7 +5,7 @@ use super::{Ingest, IngestError, Inner};
 use crate::error::{Doing as _, StoreError};
 use crate::layout;
 use crate::name::ImageName;
-use crate::open::ensure_dir;
+use crate::open::{Seal, ensure_dir};
 use crate::record::{
     ErofsFacts, Faces, ImageFacts, ImageRecord, LayerFacts, RecordContent, TreeFacts, encode,
 };
@@ -70,7 +70,7 @@ impl Ingest {
         let _quiet = inner.quiesce();
         let plan = inner.plan(commit)?;
         let record = match &plan.former {
-            Some(former) if plan.make == NO_FACES => {
+            Some(former) if plan.make == NO_FACES && !inner.lacks_seal(former) => {
                 inner.publish_rest()?;
                 former.clone()
             }
@@ -228,8 +228,9 @@ impl Inner {
                 &stage,
             )?;
         }
+        let sealed = self.seal_image_of(&tree, plan, &stage)?;
         drop(tree);
-        let record = record_of(commit, plan, facts, erofs);
+        let record = record_of(commit, plan, facts, erofs, sealed);
         let write = |name: &str, bytes: &[u8]| {
             publish::write_new_file(&stage, name.as_bytes(), layout::PUBLIC_FILE, bytes)
                 .doing(|| format!("write {name} of {}", plan.digest))
@@ -246,6 +247,31 @@ impl Inner {
             Placing::Replace => self.replace_image(&stage, &plan.digest)?,
         }
         Ok(record)
+    }
+
+    /// Whether an image that is here should be sealed and is not.
+    fn lacks_seal(&self, former: &ImageRecord) -> bool {
+        let facts = former.image();
+        let could_be = facts.is_some_and(|facts| !facts.sealed && facts.faces.composefs);
+        could_be && self.store.seal() != Seal::Off
+    }
+
+    /// Seals what a composefs mount of the image reads, wherever it lies by now.
+    fn seal_image_of(
+        &self,
+        tree: &Tree,
+        plan: &Plan,
+        stage: &RootDir,
+    ) -> Result<bool, IngestError> {
+        let former = plan.former.as_ref().and_then(ImageRecord::image);
+        if plan.make.composefs {
+            self.seal_tree(tree, stage)
+        } else if former.is_some_and(|facts| facts.faces.composefs) {
+            let path = format!("{}/{}", layout::DIGESTS, plan.digest);
+            self.seal_tree(tree, &self.store.dir(&path)?)
+        } else {
+            Ok(false)
+        }
     }
 
     fn merge(&self, plan: &Plan) -> Result<Tree, IngestError> {
@@ -475,6 +501,7 @@ fn record_of(
     plan: &Plan,
     tree: TreeFacts,
     erofs: Option<ErofsFacts>,
+    sealed: bool,
 ) -> ImageRecord {
     let former = plan.former.as_ref().and_then(ImageRecord::image);
     let diff_ids: Vec<DiffId> = plan.layers.iter().map(|layer| layer.diff_id).collect();
@@ -493,6 +520,7 @@ fn record_of(
                 .union(former.map_or(NO_FACES, |facts| facts.faces)),
             tree,
             erofs: erofs.or_else(|| former.and_then(|facts| facts.erofs)),
+            sealed,
         })),
     }
 }

@@ -77,10 +77,13 @@ impl Ingest {
         state.damaged.difference(&state.staged).copied().collect()
     }
 
-    /// Publishes what was brought so far.
-    pub(crate) fn publish_now(&self) -> Result<(), IngestError> {
+    /// Publishes what was brought so far, sealed if other contents are.
+    pub(crate) fn publish_now(&self, seal: bool) -> Result<(), IngestError> {
         let inner = self.inner.as_ref();
         let _quiet = inner.quiesce();
+        if seal {
+            inner.seal_staged()?;
+        }
         inner.sync()?;
         inner.publish_contents()?;
         Ok(())

@@ -90,6 +90,8 @@ struct Job<'a> {
     progress: &'a (dyn Fn(u64, u64) + Sync),
     /// Faces of an image whose record is lost.
     faces: Faces,
+    /// Whether any image is sealed, and so must be what it needs.
+    sealed: bool,
     names: HashMap<ManifestDigest, Vec<ImageName>>,
     /// The images that have a layer, and how their manifests describe it.
     layers: BTreeMap<DiffId, Vec<(ManifestDigest, Descriptor)>>,
@@ -129,6 +131,7 @@ impl<'a> Job<'a> {
             origins,
             progress,
             faces: known.faces,
+            sealed: known.sealed,
             names: known.names,
             layers: known.layers,
             brought: HashSet::new(),
@@ -204,8 +207,8 @@ impl<'a> Job<'a> {
                     .to_owned(),
             });
         }
-        let ingest = self.ingest.clone();
-        Ok(blocking(move || ingest.publish_now()).await??)
+        let (ingest, sealed) = (self.ingest.clone(), self.sealed);
+        Ok(blocking(move || ingest.publish_now(sealed)).await??)
     }
 
     /// Brings a layer from whichever source gives it.
@@ -481,6 +484,7 @@ fn nobody(action: String) -> EndpointError {
 /// What the store says of its images.
 struct Known {
     faces: Faces,
+    sealed: bool,
     names: HashMap<ManifestDigest, Vec<ImageName>>,
     layers: BTreeMap<DiffId, Vec<(ManifestDigest, Descriptor)>>,
 }
@@ -492,6 +496,7 @@ impl Known {
             names.entry(named.digest).or_default().push(named.name);
         }
         let mut faces = None;
+        let mut sealed = false;
         let mut layers: BTreeMap<DiffId, Vec<(ManifestDigest, Descriptor)>> = BTreeMap::new();
         for digest in store.digests()? {
             let Ok(Some(record)) = store.image(&digest) else {
@@ -508,6 +513,7 @@ impl Known {
                     continue;
                 }
             };
+            sealed |= facts.sealed;
             faces = Some(faces.map_or(facts.faces, |known: Faces| known.union(facts.faces)));
             for layer in &facts.layers {
                 let blob = Descriptor::new(
@@ -523,6 +529,7 @@ impl Known {
         }
         Ok(Self {
             faces: faces.unwrap_or_default(),
+            sealed,
             names,
             layers,
         })

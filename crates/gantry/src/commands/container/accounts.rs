@@ -8,7 +8,7 @@ use gantry_layer::tree::{FileContent, NodeKind, Tree};
 use gantry_oci::{Kind, Limits};
 use gantry_runtime::identity::MAX_FILE_BYTES;
 use gantry_runtime::prepare::{Accounts, read_accounts};
-use gantry_store::FaceChoice;
+use gantry_store::{DigestChoice, FaceChoice};
 use gantry_sys::root::RootDir;
 use gantry_sys::rootfs::RootfsLower;
 
@@ -35,7 +35,11 @@ pub fn of_directory(path: &Path) -> Result<Accounts, Failure> {
 /// # Errors
 /// The image has no face, or is damaged.
 pub fn of_image(found: &FoundImage) -> Result<Accounts, Failure> {
-    let plan = |face| found.store.rootfs_plan(&found.record, face, None);
+    let plan = |face| {
+        found
+            .store
+            .rootfs_plan(&found.record, face, DigestChoice::Best, None)
+    };
     let plan = plan(FaceChoice::Hardlink).or_else(|_| plan(FaceChoice::Composefs))?;
     match plan.lower {
         RootfsLower::Directory { path } => of_directory(&path),

@@ -16,7 +16,7 @@ use gantry_runtime::host::probe_host;
 use gantry_runtime::options::{ContainerName, RunOptions, Users};
 use gantry_runtime::spec::{Explanation, Placement, generate};
 use gantry_runtime::supervise::{ContainerWork, LogPlan, MonitorPlan, WindowSize, Work};
-use gantry_store::{FaceChoice, Owner, RootfsUpper, Store};
+use gantry_store::{DigestChoice, FaceChoice, Owner, RootfsUpper, Store};
 
 use super::monitor::{self, Launched};
 use crate::admission::RunnableImage;
@@ -111,9 +111,10 @@ pub fn plan(
         work: data_dir.join("work"),
     });
     let on_disk = !launch.remove || launch.detached || draft.writable || !draft.volumes.is_empty();
-    let rootfs = image
-        .store()
-        .rootfs_plan(image.record(), launch.face, upper)?;
+    let rootfs =
+        image
+            .store()
+            .rootfs_plan(image.record(), launch.face, DigestChoice::Best, upper)?;
     let bundle = RuntimePlaces {
         id: id.clone(),
         bundle: places.state_dir.clone(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use gantry_oci::Kind;
 use gantry_runtime::container::{Container, ContainerError, Containers, ProcessRecord};
-use gantry_store::{MountRecord, MountRequest, Mounted, Mounts, RootfsUpper, Store};
+use gantry_store::{DigestChoice, MountRecord, MountRequest, Mounted, Mounts, RootfsUpper, Store};
 use gantry_sys::mount::set_read_only;
 use gantry_sys::mounted;
 use serde::Serialize;
@@ -163,7 +163,7 @@ impl Mount {
         let scratch = Scratch::new(context)?;
         let mount = image
             .store()
-            .rootfs_plan(image.record(), self.face.into(), upper)?
+            .rootfs_plan(image.record(), self.face.into(), DigestChoice::Best, upper)?
             .mount(image.store().features(), Some(scratch.path()))?;
         set_read_only(&mount)?;
         let store = own_for_leases(image.store(), image.is_shared())?;

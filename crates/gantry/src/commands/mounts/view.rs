@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use gantry_oci::Kind;
 use gantry_runtime::container::Container;
-use gantry_store::{FaceChoice, RootfsUpper};
+use gantry_store::{DigestChoice, FaceChoice, RootfsUpper};
 use gantry_sys::mount::set_read_only;
 use gantry_sys::root::RootDir;
 use rustix::fs::{Mode, OFlags};
@@ -51,7 +51,12 @@ impl View {
         let scratch = Scratch::new(context)?;
         let mount = image
             .store
-            .rootfs_plan(&image.record, FaceChoice::Best, Some(upper))?
+            .rootfs_plan(
+                &image.record,
+                FaceChoice::Best,
+                DigestChoice::Best,
+                Some(upper),
+            )?
             .mount(image.store.features(), Some(scratch.path()))?;
         set_read_only(&mount)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

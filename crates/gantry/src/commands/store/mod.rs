@@ -5,6 +5,7 @@ pub mod check;
 pub mod du;
 pub mod gc;
 pub mod repair;
+pub mod seal;
 
 use crate::context::Context;
 use crate::exit::Outcome;
@@ -16,6 +17,7 @@ pub enum StoreCommand {
     Du(du::Du),
     Gc(gc::Gc),
     Repair(Box<repair::Repair>),
+    Seal(seal::Seal),
 }
 
 impl StoreCommand {
@@ -26,6 +28,7 @@ impl StoreCommand {
             Self::Du(verb) => verb.run(context),
             Self::Gc(verb) => verb.run(context),
             Self::Repair(verb) => verb.run(context),
+            Self::Seal(verb) => verb.run(context),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use gantry_store::Store;
+use gantry_store::{Seal, Store};
 use gantry_sys::probe::KernelFeatures;
 use rustix::fs::{Access, AtFlags, CWD};
 use serde::Serialize;
@@ -42,6 +42,9 @@ struct StoreReport {
     format: Option<u64>,
     writable: bool,
     network_file_system: bool,
+    /// Whether what comes in is sealed with fs-verity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seal: Option<Seal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -60,7 +63,7 @@ struct FaceReport {
 }
 
 /// Whether the kernel compares contents with their digests on every read.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct VerityReport {
     enforced: bool,
     why: &'static str,
@@ -84,10 +87,11 @@ impl Info {
                 .collect(),
             face: face(&kernel),
             kernel,
-            verity: VerityReport {
-                enforced: false,
-                why: "contents are verified when they come in and by `gantry store check`; mounts do not ask for fs-verity",
-            },
+            verity: VerityReport::default(),
+        };
+        let report = Report {
+            verity: verity(&report),
+            ..report
         };
         if self.json {
             output::json(&report)?;
@@ -116,8 +120,32 @@ fn store(path: &Path) -> StoreReport {
         writable: writable.is_ok(),
         network_file_system: gantry_sys::publish::is_network_file_system(store.root())
             .unwrap_or(false),
+        seal: Some(store.seal()),
         problem: None,
     }
+}
+
+fn verity(report: &Report) -> VerityReport {
+    let kernel = report.kernel.overlay_verity;
+    let (enforced, why) = match report.store.seal {
+        Some(Seal::Require) if kernel => (
+            true,
+            "every image that came in since `gantry store seal` is sealed with fs-verity, and mounts ask for it",
+        ),
+        Some(Seal::Try) if kernel => (
+            false,
+            "for those images only that could be sealed with fs-verity; the others are verified when they come in and by `gantry store check`",
+        ),
+        Some(Seal::Require | Seal::Try) => (
+            false,
+            "this kernel's overlay cannot compare digests, or this process may not ask; contents are verified when they come in and by `gantry store check`",
+        ),
+        Some(Seal::Off) | None => (
+            false,
+            "contents are verified when they come in and by `gantry store check`; `gantry store seal` makes the kernel do it on every read",
+        ),
+    };
+    VerityReport { enforced, why }
 }
 
 fn face(kernel: &KernelFeatures) -> FaceReport {
