@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod runtime;
 mod start;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -54,6 +55,8 @@ enum Bench {
     Start,
     /// Our OCI runtime beside crun and runc; needs no image.
     Runtime,
+    /// Verdicts on trust, at a pull and at a start.
+    Trust,
 }
 
 /// What every bench works with.
@@ -130,6 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
         (Bench::Push, "push", push::run),
         (Bench::Start, "start", start::run),
         (Bench::Runtime, "runtime", runtime::run),
+        (Bench::Trust, "trust", trust::run),
     ] {
         if asked(bench) {
             if let Err(error) = run(&bed, &mut report) {
