@@ -24,6 +24,7 @@ pub mod admit;
 pub mod claim;
 pub mod evaluate;
 pub mod extra;
+mod file;
 pub mod identity;
 mod keys;
 pub mod lookaside;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The seam's real side: key files of this machine, and our cryptography.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use gantry_oci::Limits;
 
+use crate::file::read_regular;
 use crate::mechanism::{Attested, Checked, Mechanism, Signer};
 use crate::openpgp::Keyring;
 use crate::prepared::{Mechanisms, SigstoreMaterial};
@@ -207,7 +206,7 @@ impl Mechanism for OpenPgp {
     }
 }
 
-/// Refused is what cannot be read, is not a plain file, is too large, or has a
+/// Refused is what cannot be read, is no regular file, is too large, or has a
 /// path that depends on the current directory.
 fn read_key_file(path: &Path, limits: &Limits) -> Result<Bytes, Refusal> {
     let unusable = |problem: String| {
@@ -217,17 +216,8 @@ fn read_key_file(path: &Path, limits: &Limits) -> Result<Bytes, Refusal> {
     if !path.is_absolute() {
         return Err(unusable("the path is not absolute".into()));
     }
-    let read = || -> std::io::Result<Vec<u8>> {
-        // Opening a pipe would wait for somebody to write.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        }
-        let mut bytes = Vec::new();
-        let cap = limits.key_file_bytes as u64 + 1;
-        File::open(path)?.take(cap).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| unusable(error.to_string()))?;
+    let (bytes, _) =
+        read_regular(path, limits.key_file_bytes).map_err(|error| unusable(error.to_string()))?;
     if bytes.len() > limits.key_file_bytes {
         let problem = format!("more than {} bytes", limits.key_file_bytes);
         return Err(unusable(problem));

@@ -25,11 +25,12 @@ use std::path::{Path, PathBuf};
 use gantry_oci::{Kind, Reference};
 use yaml_rust2::{Yaml, YamlLoader};
 
+use crate::file::read_regular;
 use crate::lookaside::{Base, ParseBaseError};
 use crate::scope::Subject;
 
 /// The largest file that is read, in bytes: it is an administrator's.
-const FILE_BYTES: u64 = 1 << 20;
+const FILE_BYTES: usize = 1 << 20;
 
 /// What all files say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,15 +163,27 @@ impl RegistriesD {
                 path: path.clone(),
                 source,
             };
-            if std::fs::metadata(&path).map_err(read)?.len() > FILE_BYTES {
-                return Err(ReadRegistriesDError::Malformed {
-                    path,
-                    why: format!("it has more than {FILE_BYTES} bytes"),
-                });
+            let malformed = |why: String| ReadRegistriesDError::Malformed {
+                path: path.clone(),
+                why,
+            };
+            let (bytes, _) = read_regular(&path, FILE_BYTES).map_err(read)?;
+            if bytes.len() > FILE_BYTES {
+                return Err(malformed(format!("it has more than {FILE_BYTES} bytes")));
             }
-            let text = std::fs::read_to_string(&path).map_err(read)?;
+            let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
             all.merge(&text, &path)?;
         }
+        Ok(all)
+    }
+
+    /// What one file's text says; `path` is what its errors call it.
+    ///
+    /// # Errors
+    /// [`ReadRegistriesDError`], but for reading.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ReadRegistriesDError> {
+        let mut all = Self::default();
+        all.merge(text, path)?;
         Ok(all)
     }
 
@@ -311,8 +324,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<RegistriesD, ReadRegistriesDError> {
-        let mut all = RegistriesD::default();
-        all.merge(text, Path::new("a.yaml")).map(|()| all)
+        RegistriesD::parse(text, Path::new("a.yaml"))
     }
 
     #[test]

@@ -10,8 +10,6 @@
 //! One that is named (1, 2) must be there. A file that everybody may write to
 //! is nobody's policy, and is refused. With no file anywhere nothing is admitted.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +17,7 @@ use bytes::Bytes;
 use gantry_oci::{Kind, Limits};
 
 use super::{ParsePolicyError, Policy};
+use crate::file::read_regular;
 
 /// Where a policy may be.
 #[derive(Debug, Clone, Default)]
@@ -158,22 +157,10 @@ pub(crate) enum ReadError {
     Refused(String),
 }
 
-/// Reads a file that decides on trust: not one that everybody may write to, and no more than the cap.
+/// Reads a file that decides on trust: a regular one, not one that everybody may write to, and no more than the cap.
 pub(crate) fn read_guarded(path: &Path, limits: &Limits) -> Result<Bytes, ReadError> {
-    let mut bytes = Vec::new();
-    let mut read = || -> std::io::Result<u32> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let cap = limits.policy_bytes as u64 + 1;
-        file.take(cap).read_to_end(&mut bytes)?;
-        Ok(if metadata.is_file() {
-            metadata.mode()
-        } else {
-            0
-        })
-    };
-    let mode = read().map_err(ReadError::Io)?;
-    if mode & 0o002 != 0 {
+    let (bytes, metadata) = read_regular(path, limits.policy_bytes).map_err(ReadError::Io)?;
+    if metadata.mode() & 0o002 != 0 {
         let problem = "everybody may write to it, so that it is nobody's word";
         return Err(ReadError::Refused(problem.into()));
     }
@@ -218,6 +205,16 @@ mod tests {
         places.environment = None;
         assert_eq!(places.load(&Limits::DEFAULT).unwrap().0, users);
         assert_eq!(places.candidates().len(), 3);
+    }
+
+    #[test]
+    fn a_pipe_is_no_policy_and_nobody_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.json");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        let error = Policy::load(&path, &Limits::DEFAULT).unwrap_err();
+        assert!(matches!(error, LoadPolicyError::Read { .. }), "{error}");
+        assert_eq!(error.kind(), Kind::InvalidInput);
     }
 
     #[test]
