@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many short containers, one after the other and by several callers at once: none hangs, none fails, nothing is left.
 //!
+//! The program is a copy of our own, so that a build meanwhile does not mix two. The directory above the callers' control groups
+//! stays by the rule of every runtime (whoever names it owns it), hence it is we who take it away, in each hierarchy.
+//!
 //! What is left shows in five places: mounts, control groups, the runtime's state, processes that nobody waits for (they come to
 //! this process, which is the subreaper of all that it starts), and processes of the runtime that go on.
 
@@ -56,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
         .context("become the parent of orphans")?;
     let bed = Bed::make(gantry, args)?;
     let before = bed.look()?;
-    let started = Instant::now();
+    let (started, stalled) = (Instant::now(), stalled());
     let next = AtomicUsize::new(0);
     let slowest = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..args.callers)
@@ -71,23 +74,80 @@ pub fn run(args: &Args) -> Result<()> {
                 Ok(outcome) => outcome,
                 Err(_) => bail!("a caller panicked"),
             })
-            .try_fold(Duration::ZERO, |slowest, outcome| {
-                outcome.map(|duration| slowest.max(duration))
+            .try_fold(Slowest::default(), |slowest, outcome| {
+                outcome.map(|call| slowest.max(call))
             })
     })?;
     let elapsed = started.elapsed();
+    let stalled = self::stalled().saturating_sub(stalled);
     let after = bed.look()?;
+    // After the look, which counts what is below them: one that holds something stays and is an error.
+    let parents = bed.remove_parents()?;
     println!(
         "stress runtime: {} containers by {} callers in {:.1} s, {:.1} ms each, the slowest {} ms",
         args.count,
         args.callers,
         elapsed.as_secs_f64(),
         elapsed.as_secs_f64() * 1e3 / args.count as f64,
-        slowest.as_millis()
+        slowest.duration.as_millis()
     );
-    println!("stress runtime: {after:?}");
+    println!(
+        "stress runtime: for {:.0} % of that time something waited for a processor",
+        100.0 * stalled.as_secs_f64() / elapsed.as_secs_f64()
+    );
+    if !slowest.seen.is_empty() {
+        println!(
+            "stress runtime: the slowest after {SLOW:?}:{}",
+            slowest.seen
+        );
+    }
+    println!("stress runtime: {after:?}; {parents} parent groups removed");
     ensure!(before == after, "something is left: {before:?} before");
+    ensure!(
+        parents > 0,
+        "no container was in a control group of its caller"
+    );
     Ok(())
+}
+
+/// A call that takes longer is looked at once.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The longest call, and what its processes were doing when it became slow.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Slowest {
+    duration: Duration,
+    seen: String,
+}
+
+/// How long something has waited for a processor since the machine started; nothing where the kernel does not count it.
+fn stalled() -> Duration {
+    let text = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("some ")?.rsplit_once("total="))
+        .and_then(|(_, total)| total.parse().ok());
+    Duration::from_micros(total.unwrap_or(0))
+}
+
+/// A process and all below it: where each waits, how long it ran, and how long it was ready to run and did not.
+fn describe(pid: &str) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let schedstat = read("schedstat");
+    let mut milliseconds = schedstat
+        .split_whitespace()
+        .map(|text| text.parse::<u64>().unwrap_or(0) / 1_000_000);
+    let mut text = format!(
+        "\n  {pid} {} {}: ran {} ms, ready for {} ms",
+        read("comm").trim(),
+        read("wchan"),
+        milliseconds.next().unwrap_or(0),
+        milliseconds.next().unwrap_or(0)
+    );
+    for child in read(&format!("task/{pid}/children")).split_whitespace() {
+        text += &describe(child);
+    }
+    text
 }
 
 /// What containers leave when they leave something.
@@ -95,6 +155,7 @@ pub fn run(args: &Args) -> Result<()> {
 struct Left {
     /// Below our directory: others mount on this machine, too.
     mounts: usize,
+    /// Control groups below the parents of our callers', in every hierarchy and at every depth.
     groups: usize,
     states: usize,
     /// Descriptors of this process.
@@ -103,6 +164,13 @@ struct Left {
     orphans: Vec<String>,
     /// Processes that name our state directory.
     runtimes: Vec<String>,
+}
+
+/// Takes the parents away where the run fails before it gets to do so.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        drop(self.remove_parents());
+    }
 }
 
 struct Bed {
@@ -114,9 +182,12 @@ struct Bed {
 
 impl Bed {
     fn make(gantry: PathBuf, args: &Args) -> Result<Self> {
+        let dir = scratch();
+        let copy = dir.join("gantry");
+        fs::copy(&gantry, &copy).with_context(|| format!("copy {}", gantry.display()))?;
         let bed = Self {
-            dir: scratch(),
-            gantry,
+            dir,
+            gantry: copy,
             count: args.count,
             patience: Duration::from_secs(args.patience_s),
         };
@@ -165,9 +236,9 @@ impl Bed {
         command
     }
 
-    /// Takes numbers until there are no more; answers the longest time of a call.
-    fn call(&self, caller: usize, next: &AtomicUsize) -> Result<Duration> {
-        let mut slowest = Duration::ZERO;
+    /// Takes numbers until there are no more; answers the longest call.
+    fn call(&self, caller: usize, next: &AtomicUsize) -> Result<Slowest> {
+        let mut slowest = Slowest::default();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= self.count {
@@ -180,15 +251,19 @@ impl Bed {
                 .arg(format!("c{number}"))
                 .spawn()
                 .context("start the runtime")?;
+            let mut seen = String::new();
             let status = loop {
                 // Its end is looked for often enough not to be what is measured.
                 if let Some(status) = child.try_wait()? {
                     break status;
                 }
+                if started.elapsed() > SLOW && seen.is_empty() {
+                    seen = describe(&child.id().to_string());
+                }
                 if started.elapsed() > self.patience {
                     child.kill()?;
                     child.wait()?;
-                    bail!("container {number} hung");
+                    bail!("container {number} hung; after {SLOW:?}:{seen}");
                 }
                 std::thread::sleep(Duration::from_micros(300));
             };
@@ -196,20 +271,41 @@ impl Bed {
                 status.code() == Some(STATUS),
                 "container {number} ended with {status}"
             );
-            slowest = slowest.max(started.elapsed());
+            let duration = started.elapsed();
+            slowest = slowest.max(Slowest { duration, seen });
         }
     }
 
+    /// The group above those of the callers in each hierarchy that has it.
+    fn parents(&self) -> Result<Vec<PathBuf>> {
+        let top = Path::new("/sys/fs/cgroup");
+        let mut hierarchies = vec![top.to_owned()];
+        for entry in fs::read_dir(top)? {
+            let path = entry?.path();
+            // Two names of one hierarchy (`cpu`, `cpu,cpuacct`) are one directory and a link.
+            if !path.is_symlink() {
+                hierarchies.push(path);
+            }
+        }
+        let group = self.group();
+        Ok(hierarchies
+            .into_iter()
+            .map(|hierarchy| hierarchy.join(&group))
+            .filter(|group| group.is_dir())
+            .collect())
+    }
+
+    /// Answers how many there were.
+    fn remove_parents(&self) -> Result<usize> {
+        let parents = self.parents()?;
+        for group in &parents {
+            fs::remove_dir(group).with_context(|| format!("remove {}", group.display()))?;
+        }
+        Ok(parents.len())
+    }
+
     fn look(&self) -> Result<Left> {
-        // The directory above the callers' groups stays by the rule of every runtime: whoever names it owns it.
-        let name = self.group();
-        let own = Path::new("/sys/fs/cgroup").join(&name);
-        let hierarchies = fs::read_dir("/sys/fs/cgroup")?.flatten();
-        let groups = hierarchies
-            .map(|entry| entry.path().join(&name))
-            .chain([own])
-            .map(|group| count_directories(&group))
-            .sum();
+        let groups = self.parents()?.iter().map(|group| count_below(group)).sum();
         let state = self.dir.join("state");
         Ok(Left {
             mounts: fs::read_to_string("/proc/self/mountinfo")?
@@ -225,14 +321,15 @@ impl Bed {
     }
 }
 
-fn count_directories(dir: &Path) -> usize {
+fn count_below(dir: &Path) -> usize {
     let Ok(entries) = fs::read_dir(dir) else {
         return 0;
     };
     entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .count()
+        .map(|entry| 1 + count_below(&entry.path()))
+        .sum()
 }
 
 /// Children that none of our calls is.
