@@ -38,6 +38,12 @@ pub struct Args {
     /// After this many seconds a boot is given up.
     #[arg(long, default_value_t = 3600)]
     limit_s: u64,
+    /// Of the task `tests`, only this program.
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
+    /// Of those programs, only tests whose name holds this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
     /// Only build the guest and what it runs.
     #[arg(long)]
     prepare: bool,
@@ -65,7 +71,8 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let tasks = select(list()?, &args.tasks)?;
     let guest = guest::ensure(args.again)?;
-    let programs = disk::build()?;
+    let asks_tests = tasks.iter().any(|task| task.name == disk::TESTS_TASK);
+    let programs = disk::build(asks_tests, args.program.as_deref())?;
     if args.prepare {
         return Ok(());
     }
@@ -78,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
         println!("vm: boot for {} ({kernel:?})", names.join(", "));
         let work = scratch();
         let image = work.join("tasks.ext4");
-        disk::make(&image, &programs, &names)?;
+        disk::make(&image, &programs, &names, &args.filter)?;
         boot::run(&guest, &image, kernel, args, &mut |line| {
             println!("{line}");
             reader.line(line);

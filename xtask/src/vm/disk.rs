@@ -17,6 +17,9 @@ const TESTS: [(&str, &[&str]); 2] = [
     ("gantry", &["runtime", "runtime_attacks", "runtime_races"]),
 ];
 
+/// The task that runs them.
+pub(super) const TESTS_TASK: &str = "tests";
+
 /// Files by the name that they have on the disk.
 #[derive(Debug)]
 pub(super) struct Programs {
@@ -26,8 +29,8 @@ pub(super) struct Programs {
     tests: Vec<(String, PathBuf)>,
 }
 
-/// Builds our programs and the tests.
-pub(super) fn build() -> Result<Programs> {
+/// Builds our programs and, if they are asked for, the tests: all, or the one that is named.
+pub(super) fn build(asks_tests: bool, only: Option<&str>) -> Result<Programs> {
     let mut own = Vec::new();
     cargo(
         &["build", "-p", "gantry-monitor", "-p", "gantry"],
@@ -35,6 +38,11 @@ pub(super) fn build() -> Result<Programs> {
     )?;
     let mut tests = Vec::new();
     for (package, files) in TESTS {
+        let is_wanted = |file: &&str| asks_tests && only.is_none_or(|only| only == *file);
+        let files: Vec<&str> = files.iter().copied().filter(is_wanted).collect();
+        if files.is_empty() {
+            continue;
+        }
         let mut words = vec!["test", "--no-run", "-p", package];
         words.extend(files.iter().flat_map(|file| ["--test", file]));
         cargo(&words, &mut |artifact| {
@@ -43,6 +51,9 @@ pub(super) fn build() -> Result<Programs> {
                 tests.push(artifact);
             }
         })?;
+    }
+    if let Some(name) = only {
+        ensure!(!tests.is_empty(), "the task tests runs no program {name}");
     }
     Ok(Programs { own, tests })
 }
@@ -74,7 +85,7 @@ fn cargo(words: &[&str], take: &mut dyn FnMut((String, PathBuf))) -> Result<()> 
 }
 
 /// Makes the disk for one boot.
-pub(super) fn make(image: &Path, programs: &Programs, tasks: &[&str]) -> Result<()> {
+pub(super) fn make(image: &Path, programs: &Programs, tasks: &[&str], filter: &str) -> Result<()> {
     let staging = scratch();
     let source = workspace_root().join("vm");
     for name in ["run.sh", "lib.sh"] {
@@ -102,6 +113,7 @@ pub(super) fn make(image: &Path, programs: &Programs, tasks: &[&str]) -> Result<
         strip(path, &staging.join("tests").join(name))?;
     }
     fs::write(staging.join("paths"), paths)?;
+    fs::write(staging.join("filter"), filter)?;
     fs::write(staging.join("order"), tasks.join("\n") + "\n")?;
     tool::run(
         Command::new("mke2fs")
