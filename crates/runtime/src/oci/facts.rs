@@ -2,7 +2,6 @@
 //! What the planner has to know of this machine, looked at once and only as far as the document asks.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use oci_spec::runtime::Process;
 use rustix::thread::CapabilitySet as Bits;
@@ -19,6 +18,19 @@ pub fn is_nested() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
     // A kernel without user namespaces has nothing to look at.
     rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
+}
+
+/// Whether the kernel has SELinux. Its file system is looked for among the mounts, not below its path: an enforced policy may
+/// refuse that to us, too.
+fn has_selinux() -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| mounts_selinux(&text))
+}
+
+fn mounts_selinux(mountinfo: &str) -> bool {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .any(|(_, rest)| rest.starts_with("selinuxfs "))
 }
 
 /// Looks.
@@ -62,9 +74,22 @@ pub fn probe(process: Option<&Process>, rootless: Option<bool>) -> Result<Facts,
         may_raise_limits,
         hard_limits,
         own_oom_score_adj,
-        selinux: selinux && Path::new("/sys/fs/selinux/enforce").exists(),
+        selinux: selinux && has_selinux(),
         apparmor: apparmor
             && std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|text| text.starts_with('Y')),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selinux_is_found_by_its_mount() {
+        let line = |kind: &str| format!("31 24 0:21 / /sys/fs/selinux rw - {kind} selinuxfs rw\n");
+        assert!(mounts_selinux(&line("selinuxfs")));
+        assert!(!mounts_selinux(&line("tmpfs")));
+        assert!(!mounts_selinux(""));
+    }
 }

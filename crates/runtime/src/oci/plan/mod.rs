@@ -179,9 +179,11 @@ pub fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Plan, PlanError
     let sysctls = sysctls(spec, &namespaces)?;
     for (name, taken) in [("hostname", &hostname), ("domainname", &domainname)] {
         let path = format!("kernel/{name}");
+        // The same said twice is no conflict.
+        let differs = |value: &str| taken.as_ref().is_some_and(|taken| taken != value);
         if let Some(step) = sysctls
             .iter()
-            .find(|step| taken.is_some() && step.path == path)
+            .find(|step| step.path == path && differs(&step.value))
         {
             return Err(PlanError::new(
                 step.reason.clone(),

@@ -195,3 +195,17 @@ fn mapping_longer_than_the_kernel_takes_is_refused() {
     document["linux"]["gidMappings"] = json!([line(0)]);
     assert_eq!(decide(&document).unwrap_err().path, ".linux.uidMappings[0]");
 }
+
+#[test]
+fn a_name_said_twice_is_refused_only_where_it_differs() {
+    let mut document = document();
+    document["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+    document["hostname"] = json!("h");
+    document["domainname"] = json!("d");
+    for (value, refused) in [("d", false), ("e", true)] {
+        document["linux"]["sysctl"] = json!({"kernel.domainname": value, "kernel.hostname": "h"});
+        let place = decide(&document).err().map(|error| error.path);
+        let wanted = refused.then(|| ".linux.sysctl[\"kernel.domainname\"]".to_owned());
+        assert_eq!(place, wanted);
+    }
+}
