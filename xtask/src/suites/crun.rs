@@ -1,35 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The test-suites of other runtimes, run with ours in the place of theirs, and with theirs beside it in the same run.
-//!
-//! | suite | what it is | what it needs |
-//! |---|---|---|
-//! | crun | its Python tests, whose containers run one static program of theirs | git, gcc, python3 |
-//!
-//! The sources are fetched from GitHub by the commit that stands here, which names every byte of them, and are kept in
-//! `target/suites`; where GitHub cannot be reached the run is skipped, in so many words. `--from` names another
-//! place that git can fetch from.
-//!
-//! A test that theirs passes and ours does not fails the run, unless [`EXPLAINED`] says why it may.
+//! crun's Python tests.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
-use gantry_testkit::fixtures::workspace_root;
-use gantry_testkit::{scratch::scratch, skip::is_root, tool};
+use anyhow::{Context as _, Result};
+use gantry_testkit::tool;
 
+use super::{Said, Source, Suite, Verdicts, files, read_verdict};
 use crate::conformance_runtime::hide_unified_from_crun;
 
-const REPOSITORY: &str = "https://github.com/containers/crun";
-const COMMIT: &str = "ba38286f7d232be8087dbd393315bb05018da68c";
+pub(super) const SUITE: Suite = Suite {
+    source: Source {
+        name: "crun",
+        repository: "https://github.com/containers/crun",
+        commit: "ba38286f7d232be8087dbd393315bb05018da68c",
+        dir: "tests",
+    },
+    needs: &["git", "gcc", "python3", "crun"],
+    explained: EXPLAINED,
+};
 
 /// Tests that crun passes and ours may fail, and why.
-const EXPLAINED: [(&str, &str); 16] = [
+const EXPLAINED: &[(&str, &str)] = &[
     (
         "test_commands/state-created",
+        "takes the first answer of `state`, which is `creating` while a container is made",
+    ),
+    (
+        "test_commands/start-command",
         "takes the first answer of `state`, which is `creating` while a container is made",
     ),
     (
@@ -88,49 +90,14 @@ const EXPLAINED: [(&str, &str); 16] = [
     ),
 ];
 
-/// Options of the run.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The program to examine; it is called by a link named gantry-runtime.
-    #[arg(long, default_value = "target/debug/gantry")]
-    gantry: PathBuf,
-    /// Only files whose name holds this.
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Where git fetches the sources from, if not from GitHub.
-    #[arg(long, default_value = REPOSITORY)]
-    from: String,
-}
-
-/// What one test said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Passed,
-    Skipped,
-    Failed,
-}
-
-/// Runs the suite with both and prints where they differ.
-pub fn run(args: &Args) -> Result<()> {
-    ensure!(is_root(), "containers need root");
-    ensure!(
-        args.gantry.is_file(),
-        "{} is not built",
-        args.gantry.display()
-    );
-    let missing = tool::missing(&["git", "gcc", "python3", "crun"]);
-    if !missing.is_empty() {
-        println!("suites: skipped: not installed: {}", missing.join(", "));
-        return Ok(());
-    }
-    let source = match fetch(&args.from) {
-        Ok(source) => source,
-        Err(error) => {
-            println!("suites: skipped: {error:#}");
-            return Ok(());
-        }
-    };
-    let work = scratch();
+/// Runs the suite with ours and with crun.
+pub(super) fn run(
+    source: &Path,
+    work: &Path,
+    gantry: &Path,
+    only: &str,
+) -> Result<(Verdicts, Verdicts)> {
+    let tests = source.join(SUITE.source.dir);
     let init = work.join("init");
     // What their configure would find out.
     let facts = "#define HAVE_ERROR_H 1\n#define HAVE_LINUX_IOPRIO_H 1\n";
@@ -138,104 +105,24 @@ pub fn run(args: &Args) -> Result<()> {
     tool::run(
         Command::new("gcc")
             .args(["-static", "-O1", "-w", "-D_GNU_SOURCE", "-I"])
-            .arg(work.path())
+            .arg(work)
             .arg("-o")
             .arg(&init)
-            .arg(source.join("tests/init.c")),
+            .arg(tests.join("init.c")),
     )
     .context("compile the program of crun's containers")?;
     let ours = work.join("gantry-runtime");
-    symlink(std::path::absolute(&args.gantry)?, &ours)?;
-    let theirs = hide_unified_from_crun(work.path())?.context("crun is not installed")?;
-    let ask = |runtime: &Path| {
-        ask(
-            &source.join("tests"),
-            &args.only,
-            runtime,
-            &init,
-            work.path(),
-        )
-    };
-    let (ours, theirs) = (ask(&ours)?, ask(&theirs)?);
-    report(&ours, &theirs)
-}
-
-fn count(verdicts: &BTreeMap<String, Said>, said: Said) -> usize {
-    verdicts
-        .values()
-        .filter(|verdict| **verdict == said)
-        .count()
-}
-
-fn report(ours: &BTreeMap<String, Said>, theirs: &BTreeMap<String, Said>) -> Result<()> {
-    let mut worse = Vec::new();
-    for (name, said) in ours {
-        let other = theirs.get(name);
-        if Some(said) == other {
-            continue;
-        }
-        let reason = EXPLAINED.iter().find(|(known, _)| known == name);
-        let reason = reason.map_or("", |(_, reason)| reason);
-        println!("{name}: ours {said:?}, crun {other:?} {reason}");
-        if *said == Said::Failed && other == Some(&Said::Passed) && reason.is_empty() {
-            worse.push(name);
-        }
-    }
-    for (who, verdicts) in [("ours", ours), ("crun", theirs)] {
-        println!(
-            "suites: crun's tests, {who}: {} passed, {} skipped, {} failed",
-            count(verdicts, Said::Passed),
-            count(verdicts, Said::Skipped),
-            count(verdicts, Said::Failed)
-        );
-    }
-    ensure!(!ours.is_empty(), "no test said anything");
-    ensure!(worse.is_empty(), "crun passes more: {worse:?}");
-    Ok(())
-}
-
-/// The sources at the commit; fetched once.
-fn fetch(from: &str) -> Result<PathBuf> {
-    let dir = workspace_root()
-        .join("target/suites")
-        .join(format!("crun-{}", &COMMIT[..12]));
-    if dir.join("tests/init.c").is_file() {
-        return Ok(dir);
-    }
-    fs::create_dir_all(&dir)?;
-    let git = |words: &[&str]| {
-        let mut command = Command::new("git");
-        command.arg("-C").arg(&dir).args(words);
-        command.env("GIT_TERMINAL_PROMPT", "0");
-        tool::run(&mut command)
-    };
-    git(&["init", "-q"])?;
-    git(&["fetch", "-q", "--depth=1", from, COMMIT])
-        .with_context(|| format!("fetch crun's sources from {from}"))?;
-    git(&["checkout", "-q", COMMIT, "--", "tests"])?;
-    Ok(dir)
+    symlink(gantry, &ours)?;
+    let theirs = hide_unified_from_crun(work)?.context("crun is not installed")?;
+    let ask = |runtime: &Path| ask(&tests, only, runtime, &init, work);
+    Ok((ask(&ours)?, ask(&theirs)?))
 }
 
 /// Runs every file with one runtime.
-fn ask(
-    tests: &Path,
-    only: &str,
-    runtime: &Path,
-    init: &Path,
-    work: &Path,
-) -> Result<BTreeMap<String, Said>> {
+fn ask(tests: &Path, only: &str, runtime: &Path, init: &Path, work: &Path) -> Result<Verdicts> {
     let mut verdicts = BTreeMap::new();
-    let mut files: Vec<PathBuf> = fs::read_dir(tests)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    files.sort();
-    for file in files {
-        let name = file
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let is_python = file.extension().is_some_and(|extension| extension == "py");
-        if !is_python || !name.starts_with("test_") || !name.contains(only) {
+    for (name, file) in files(tests, "py", only)? {
+        if !name.starts_with("test_") {
             continue;
         }
         let output = Command::new("timeout")
@@ -247,10 +134,9 @@ fn ask(
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("run {}", file.display()))?;
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            if let Some((test, said)) = read_line(line) {
-                verdicts.insert(format!("{name}/{test}"), said);
-            }
+        let text = String::from_utf8_lossy(&output.stdout);
+        for (test, said) in text.lines().filter_map(read_line) {
+            verdicts.insert(format!("{name}/{test}"), said);
         }
     }
     Ok(verdicts)
@@ -258,12 +144,8 @@ fn ask(
 
 /// `ok 3 - name # 0.1s`, `ok 3 - name #SKIP why`, `not ok 3 - name`.
 fn read_line(line: &str) -> Option<(&str, Said)> {
-    let (passed, rest) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
-        (Some(rest), _) => (true, rest),
-        (_, Some(rest)) => (false, rest),
-        _ => return None,
-    };
-    let (_, rest) = rest.split_once(" - ")?;
+    let (passed, rest) = read_verdict(line)?;
+    let rest = rest.strip_prefix("- ")?;
     let (name, more) = rest.split_once(" #").unwrap_or((rest, ""));
     let said = match (passed, more.starts_with("SKIP")) {
         (true, true) => Said::Skipped,
@@ -287,13 +169,5 @@ mod tests {
         ] {
             assert_eq!(read_line(line), wanted);
         }
-    }
-
-    #[test]
-    fn only_what_crun_passes_and_ours_fails_is_worse() {
-        let said = |said| BTreeMap::from([("t".to_owned(), said)]);
-        assert!(report(&said(Said::Failed), &said(Said::Passed)).is_err());
-        assert!(report(&said(Said::Failed), &said(Said::Failed)).is_ok());
-        assert!(report(&said(Said::Skipped), &said(Said::Passed)).is_ok());
     }
 }
