@@ -28,7 +28,7 @@ pub(super) const SUITE: Suite = Suite {
         commit: "f19387a6bec4944c770f7668ab51c4348d9c2f38",
         dir: "tests/integration",
     },
-    needs: &["git", "bats", "jq", "python3", "script", "runc"],
+    needs: &["git", "bats", "jq", "python3", "script", "gawk", "runc"],
     explained: EXPLAINED,
 };
 
