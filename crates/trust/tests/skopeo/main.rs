@@ -18,8 +18,21 @@ use gantry_testkit::scratch::{Scratch, scratch};
 use gantry_testkit::tool::{self, DockerRegistry};
 use gantry_trust::extra::{Circumstances, Extra};
 use gantry_trust::scope::PathTransport;
-use gantry_trust::{FoundSignature, Policy, Question, Subject, evaluate};
+use gantry_trust::{FoundSignature, Policy, PreparedPolicy, Question, Subject, evaluate};
 use serde_json::{Value, json};
+
+/// Ends a test where those are missing that judge.
+macro_rules! judges {
+    () => {
+        let missing = tool::missing(&["skopeo", "gpg", "docker-registry"]);
+        if !missing.is_empty() {
+            gantry_testkit::skip!("{} not installed", missing.join(", "));
+        }
+    };
+}
+
+mod places;
+mod render;
 
 /// Numbers that look random and come again.
 struct Dice(u64);
@@ -414,10 +427,14 @@ fn requirement(world: &World, dice: &mut Dice) -> Value {
 /// Our verdict, and in words why.
 fn ours(world: &World, case: &Case) -> (bool, String) {
     let limits = Limits::DEFAULT;
-    let policy = match Policy::parse(Bytes::from(case.policy.clone()), &limits) {
-        Ok(policy) => policy.load_keys(&limits),
-        Err(error) => return (false, format!("no policy: {error}")),
-    };
+    match Policy::parse(Bytes::from(case.policy.clone()), &limits) {
+        Ok(policy) => judged(world, case, &policy.load_keys(&limits), &Extra::default()),
+        Err(error) => (false, format!("no policy: {error}")),
+    }
+}
+
+/// Our verdict by a policy and rules.
+fn judged(world: &World, case: &Case, policy: &PreparedPolicy, extra: &Extra) -> (bool, String) {
     let image = &world.images[case.image];
     let subject = match &case.reference {
         Some(reference) => Subject::docker(&Reference::parse_normalized(reference).unwrap()),
@@ -442,7 +459,7 @@ fn ours(world: &World, case: &Case) -> (bool, String) {
         now: SystemTime::now(),
         circumstances: Circumstances::default(),
     };
-    let verdict = evaluate(&policy, &Extra::default(), &question);
+    let verdict = evaluate(policy, extra, &question);
     let why = serde_json::to_string_pretty(&verdict).unwrap();
     (verdict.admitted, why)
 }
@@ -524,10 +541,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn our_verdict_is_skopeos() {
-    let missing = tool::missing(&["skopeo", "gpg", "docker-registry"]);
-    if !missing.is_empty() {
-        gantry_testkit::skip!("{} not installed", missing.join(", "));
-    }
+    judges!();
     let world = World::new();
     let cases = usize::try_from(setting("GANTRY_TRUST_CASES", 200)).unwrap();
     let seed = setting("GANTRY_TRUST_SEED", 0x6761_6e74_7279);
