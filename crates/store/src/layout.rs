@@ -11,6 +11,7 @@
 //!   digests/<alg>:<hex>/           one image: manifest.json config.json record.json
 //!                                  image.erofs (composefs face) rootfs/ (hard-link face);
 //!                                  signatures/<sha256 hex> what others say of it, added at any time
+//!                                  signatures/of/<repository>/<sha256 hex>  pushed to that repository of a registry
 //!                                  an index: manifest.json record.json rootfs -> ../<chosen>/rootfs
 //!   images/<repository>/<tag>      symlink to digests/…; this store's own names
 //!   remotes/<host>/<repository>/<tag>   the same for what came from elsewhere; "@<digest>" by digest
@@ -47,6 +48,8 @@ pub(crate) const RECORD_JSON: &str = "record.json";
 pub(crate) const IMAGE_EROFS: &str = "image.erofs";
 pub(crate) const ROOTFS: &str = "rootfs";
 pub(crate) const SIGNATURES: &str = "signatures";
+/// Below it, a directory for each repository of a registry.
+pub(crate) const OF: &str = "of";
 pub(crate) const LOCK: &str = "lock";
 
 /// Directories that only this host's writers use.

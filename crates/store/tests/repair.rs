@@ -69,7 +69,15 @@ fn pair() -> Pair {
             format: "simple-signing".into(),
             bytes: "a signature".into(),
         };
+        let pushed = SignatureBlob {
+            bytes: "pushed to a repository".into(),
+            ..signature.clone()
+        };
         store.add_signatures(&record.digest, &[signature]).unwrap();
+        let repository = "demo/app".parse().unwrap();
+        store
+            .add_signatures_of(&record.digest, &repository, &[pushed])
+            .unwrap();
         (store, record.digest)
     };
     let ((store, digest), (good, _)) = (of("damaged"), of("good"));
@@ -156,7 +164,7 @@ fn a_flipped_bit_anywhere_is_mended_from_a_peer_and_from_upstream() {
             }
         }
     }
-    assert_eq!(pair.store.signatures(&pair.digest).unwrap().len(), 1);
+    assert_eq!(pair.store.signatures(&pair.digest).unwrap().len(), 2);
     assert_eq!(same_tree(&pair), Ok(()));
     assert!(staging_is_empty(&pair.store));
 }

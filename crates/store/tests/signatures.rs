@@ -55,3 +55,43 @@ fn those_who_add_at_once_stay_within_the_limit_together() {
     let more = store.add_signatures(&digest, &[signature(99)]);
     assert_eq!(more.unwrap_err().kind(), Kind::AlreadyExists);
 }
+
+#[test]
+fn repositories_of_a_registry_have_places_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(common::store(dir.path()));
+    let limits = Limits {
+        signatures: 4,
+        ..Limits::DEFAULT
+    };
+    let store = Store::open_limited(&dir.path().join("store"), limits).unwrap();
+    let image = image(vec![layer(Tar::default().file("a", mode(0o644), b"a"))]);
+    let record = import(&store, &image, Faces::COMPOSEFS, &[name("app:v1")]).unwrap();
+    let digest = record.digest;
+    let [mine, others] = ["team/app", "evil/app"].map(|name| name.parse().unwrap());
+    let add =
+        |repository, number| store.add_signatures_of(&digest, repository, &[signature(number)]);
+    for number in 0..4 {
+        add(&others, number).unwrap();
+    }
+    let full = add(&others, 4).unwrap_err();
+    assert_eq!(full.kind(), Kind::AlreadyExists);
+    add(&mine, 5).unwrap();
+    store.add_signatures(&digest, &[signature(6)]).unwrap();
+    // Under a name: what was pushed there, and what is anybody's.
+    let mut read: Vec<_> = store.signatures_of(&digest, &mine).unwrap();
+    read.sort_by(|one, other| one.bytes.cmp(&other.bytes));
+    assert_eq!(read, [signature(5), signature(6)]);
+    // Under none: a fair share of each, no more than the limit.
+    let all = store.signatures(&digest).unwrap();
+    assert_eq!(all.len(), 4);
+    assert!(all.contains(&signature(5)) && all.contains(&signature(6)));
+    // A check looks at all of them.
+    let own = format!("store/digests/{digest}/signatures/of/team+app");
+    let file = std::fs::read_dir(dir.path().join(own)).unwrap().next();
+    std::fs::write(file.unwrap().unwrap().path(), b"other").unwrap();
+    let report = store
+        .check(&gantry_store::CheckOptions::default(), &|_, _| {})
+        .unwrap();
+    assert_eq!(report.problems.len(), 1, "{report:#?}");
+}

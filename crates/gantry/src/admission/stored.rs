@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The question about an image of a store: what its name led to, held to the manifest, and the signatures beside it.
 
-use gantry_image::{ManifestBytes, UnverifiedManifest};
-use gantry_oci::{ChainId, DiffId, Digest, Kind, Limits, ManifestDigest};
+use gantry_image::{ManifestBytes, SignatureBlob, UnverifiedManifest};
+use gantry_oci::{ChainId, DiffId, Digest, Kind, Limits, ManifestDigest, Repository};
 use gantry_store::{ImageRecord, Store};
 use gantry_trust::{Question, Subject};
 
@@ -73,6 +73,26 @@ impl<'a> StoredCase<'a> {
         self.manifest
     }
 
+    /// The signatures beside it. One image may have many names on a share; those count that were pushed under one of
+    /// the names that it is asked for by.
+    fn kept(&self, digest: &ManifestDigest) -> Result<Vec<SignatureBlob>, Failure> {
+        let mut repositories: Vec<&Repository> = Vec::new();
+        for reference in self.subjects.iter().filter_map(Subject::reference) {
+            if !repositories.contains(&&reference.repository) {
+                repositories.push(&reference.repository);
+            }
+        }
+        if repositories.is_empty() {
+            return Ok(self.store.signatures(digest)?);
+        }
+        let mut all: Vec<SignatureBlob> = Vec::new();
+        for repository in repositories {
+            let own = self.store.signatures_of(digest, repository)?;
+            all.extend(own);
+        }
+        Ok(all)
+    }
+
     fn ask<T, E>(
         &self,
         admission: &Admission,
@@ -82,7 +102,7 @@ impl<'a> StoredCase<'a> {
         let mut signatures = Vec::new();
         if admission.asks_for_signatures(&self.subjects) {
             for about in std::iter::once(&self.manifest).chain(index) {
-                let kept = self.store.signatures(about.digest())?;
+                let kept = self.kept(about.digest())?;
                 let place = format!(
                     "store {}, of {}",
                     self.store.path().display(),

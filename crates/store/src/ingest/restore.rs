@@ -207,8 +207,24 @@ fn carry_signatures(from: &RootDir, to: &RootDir) -> gantry_sys::Result<()> {
     }
     let from = from.open_dir(signatures)?;
     let to = to.ensure_dir(signatures, layout::PUBLIC)?;
+    let of = layout::OF.as_bytes();
+    if from.stat(of)?.is_some() {
+        let (from, to) = (from.open_dir(of)?, to.ensure_dir(of, layout::PUBLIC)?);
+        for repository in from.list(b".")? {
+            let own = to.ensure_dir(&repository, layout::PUBLIC)?;
+            link_all(&from.open_dir(&repository)?, &own)?;
+        }
+        publish::sync_dir(&to)?;
+    }
+    link_all(&from, &to)
+}
+
+fn link_all(from: &RootDir, to: &RootDir) -> gantry_sys::Result<()> {
     for name in from.list(b".")? {
-        match rustix::fs::linkat(&from, &name[..], &to, &name[..], AtFlags::empty()) {
+        if name == layout::OF.as_bytes() {
+            continue;
+        }
+        match rustix::fs::linkat(from, &name[..], to, &name[..], AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
             Err(errno) => {
                 return Err(gantry_sys::SysError::new(
@@ -219,7 +235,7 @@ fn carry_signatures(from: &RootDir, to: &RootDir) -> gantry_sys::Result<()> {
             }
         }
     }
-    publish::sync_dir(&to)
+    publish::sync_dir(to)
 }
 
 fn copy_hashed(from: &mut File, to: &mut File) -> std::io::Result<ObjectId> {

@@ -428,7 +428,7 @@ impl<'a> Job<'a> {
 
     /// Removes damaged signatures, and takes those that sources have.
     async fn signatures(&mut self, plan: &RepairPlan) -> Result<(), EndpointError> {
-        let mut images = BTreeSet::new();
+        let mut lost: BTreeMap<ManifestDigest, Vec<String>> = BTreeMap::new();
         for damaged in &plan.signatures {
             let (store, path) = (self.store.clone(), damaged.path.clone());
             blocking(move || {
@@ -436,18 +436,20 @@ impl<'a> Job<'a> {
                 removed.doing(|| format!("remove {path}"))
             })
             .await??;
-            images.insert(damaged.digest);
+            lost.entry(damaged.digest)
+                .or_default()
+                .push(damaged.path.clone());
             self.report.signatures += 1;
             self.step();
         }
-        for digest in images {
+        for (digest, paths) in lost {
             for source in self.sources(&digest) {
                 // A source that has none is no reason to keep looking; one that fails is.
                 let Ok(found) = source.signatures(&digest).await else {
                     continue;
                 };
-                let store = self.store.clone();
-                blocking(move || store.add_signatures(&digest, &found)).await??;
+                let (store, paths) = (self.store.clone(), paths.clone());
+                blocking(move || store.put_back_signatures(&digest, &paths, &found)).await??;
             }
         }
         Ok(())
