@@ -27,8 +27,19 @@
 //! signatures = true
 //!
 //! [registry.repository."old/*"]
-//! # Those that lie in a lookaside's directory are given as well.
+//! # Those that lie in a lookaside (file:, http:, https:) are given as well.
 //! lookaside = "file:///srv/signatures"
+//!
+//! # Ask the policy before anything is published: off, enforce or staged.
+//! [registry.repository."prod/*"]
+//! policy = "staged"
+//!
+//! # What may wait for a signature there, and how often it is judged again.
+//! [registry.waiting]
+//! per-repository = 256
+//! in-all = 4096
+//! max-age = "7d"
+//! look-every = "60s"
 //!
 //! [registry.repository."team/*"]
 //! faces = ["composefs"]
@@ -40,6 +51,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gantry_oci::{Age, Host, Kind};
 use gantry_store::retention::{Keep, RetentionRule};
@@ -169,10 +181,54 @@ pub struct RegistryConfig {
     pub explode: Option<bool>,
     /// Whether signatures are kept, by the extension of the containers family.
     pub signatures: Option<bool>,
-    /// A directory (`file:///…`) whose signatures are given as well.
+    /// A lookaside whose signatures are given as well.
     pub lookaside: Option<String>,
+    /// Whether the policy is asked before a pushed image is published; it is not if absent.
+    pub policy: Option<PushPolicyText>,
+    /// What may wait for a signature.
+    pub waiting: WaitingConfig,
     /// Per repository, by name or by a prefix that ends in `/*`.
     pub repository: BTreeMap<String, RepositoryConfig>,
+}
+
+/// The `[registry.waiting]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct WaitingConfig {
+    /// Names of one repository that may wait.
+    pub per_repository: Option<usize>,
+    /// Names that may wait in all.
+    pub in_all: Option<usize>,
+    /// How long one may wait: a number and `s`, `m`, `h` or `d`.
+    pub max_age: Option<DurationText>,
+    /// How often what waits is judged again, whether or not a signature came.
+    pub look_every: Option<DurationText>,
+}
+
+/// Whether the policy is asked about what is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PushPolicyText {
+    /// It is not.
+    Off,
+    /// What it does not admit is refused.
+    Enforce,
+    /// What it does not admit yet waits.
+    Staged,
+}
+
+/// A time span as it stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DurationText(pub Duration);
+
+impl TryFrom<String> for DurationText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let age: Age = text.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self(age.duration()))
+    }
 }
 
 /// One `[registry.repository."…"]` table.
@@ -185,8 +241,10 @@ pub struct RepositoryConfig {
     pub explode: Option<bool>,
     /// Whether signatures of images pushed here are kept.
     pub signatures: Option<bool>,
-    /// A directory (`file:///…`) whose signatures are given as well.
+    /// A lookaside whose signatures are given as well.
     pub lookaside: Option<String>,
+    /// Whether the policy is asked before an image is published here.
+    pub policy: Option<PushPolicyText>,
 }
 
 /// A view of an image's tree that a store can make.

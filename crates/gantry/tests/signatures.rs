@@ -4,11 +4,10 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-use common::{OurRegistry, World, fail, succeed};
+use common::{OurRegistry, Web, World, fail, succeed};
 use gantry_testkit::gpg::Gpg;
 use gantry_testkit::skip;
 use gantry_testkit::skip::is_root;
@@ -91,13 +90,7 @@ impl Signing {
 
     /// Another tool, as this user.
     fn tool(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .env("HOME", self.world.dir.path())
-            .env("GNUPGHOME", self.gpg.home())
-            .env_remove("XDG_CONFIG_HOME");
-        command
+        common::foreign(program, self.world.dir.path(), self.gpg.home(), args)
     }
 
     fn push(&self, name: &str, options: &[&str]) {
@@ -107,19 +100,8 @@ impl Signing {
     }
 
     fn podman_command(&self, args: &[&str]) -> Command {
-        let (root, run) = (
-            self.text("podman"),
-            self.runroot.path().display().to_string(),
-        );
-        let fixed = [
-            "--root",
-            &root,
-            "--runroot",
-            &run,
-            "--storage-driver",
-            "vfs",
-        ];
-        self.tool("podman", &[&fixed[..], args].concat())
+        let (home, run) = (self.world.dir.path(), self.runroot.path());
+        common::podman(home, run, self.gpg.home(), args)
     }
 
     fn podman(&self, args: &[&str]) {
@@ -161,53 +143,6 @@ impl Signing {
         assert!(raw.status.success());
         std::fs::write(self.path("manifest"), raw.stdout).unwrap();
         self.path("manifest")
-    }
-}
-
-/// Python's web server over a directory, ended when dropped.
-struct Web {
-    child: Child,
-    address: String,
-}
-
-impl Web {
-    fn start(dir: &Path) -> Self {
-        std::fs::create_dir_all(dir).unwrap();
-        let mut child = Command::new("python3")
-            .args([
-                "-u",
-                "-m",
-                "http.server",
-                "0",
-                "--bind",
-                "127.0.0.1",
-                "--directory",
-            ])
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let port = line
-            .split(' ')
-            .skip_while(|word| *word != "port")
-            .nth(1)
-            .unwrap();
-        Self {
-            child,
-            address: format!("http://127.0.0.1:{port}"),
-        }
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

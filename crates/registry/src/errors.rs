@@ -130,6 +130,28 @@ impl ApiError {
         }
     }
 
+    /// What the client reads.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// All that is known.
+    pub fn for_log(&self) -> String {
+        match &self.internal {
+            Some(internal) => format!("{}: {internal}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    /// Something that we depend on does not answer: what, for the client, and why, for the log.
+    pub fn unavailable(what: &str, internal: String) -> Self {
+        let answer = Self::new(Code::Unknown, format!("{what}; try again"));
+        Self {
+            internal: Some(internal),
+            ..answer.with_status(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
+
     /// Whether the cause is a full disk of ours.
     pub fn is_no_space(&self) -> bool {
         self.status == StatusCode::INSUFFICIENT_STORAGE

@@ -18,6 +18,7 @@ use http::{Method, StatusCode, header};
 use serde::Serialize;
 
 use crate::errors::{ApiError, Code};
+use crate::gate::{self, Gate, Naming, Permit, PushPolicy, Pushed, WaitingManifest};
 use crate::pipeline::Treatment;
 use crate::respond::Answer;
 use crate::routes::{ManifestName, Query};
@@ -101,16 +102,68 @@ pub async fn put(
     let mut arriving = Arriving::new(registry);
     arriving.read(body).await?;
     let bytes = arriving.take();
-    let turn = registry.explosions.clone().acquire_owned().await;
-    let registry = Arc::clone(registry);
-    let (repository, name) = (repository.clone(), name.clone());
-    // Unpacking belongs on the blocking pool; the request goes on to its end even if the client leaves.
-    let work = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        accept(&registry, &repository, &name, bytes, content_type)
+    // What is judged takes its turn at unpacking after that.
+    let turns = match registry.gate_of(repository) {
+        Some(gate) => gate.judging(),
+        None => Arc::clone(&registry.explosions),
+    };
+    let turn = turns.acquire_owned().await;
+    let accepted = {
+        let registry = Arc::clone(registry);
+        let (repository, name) = (repository.clone(), name.clone());
+        // Unpacking belongs on the blocking pool; the request goes on to its end even if the client leaves.
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            accept(&registry, &repository, &name, bytes, content_type)
+        })
+    };
+    let accepted = accepted
+        .await
+        .unwrap_or_else(|error| Err(ApiError::internal("accept the manifest", &error)))?;
+    if let Some(about) = &accepted.evidence_about {
+        gate::review_about(registry, repository, about).await?;
+    }
+    Ok(accepted.answer(repository))
+}
+
+/// What became of a manifest that was not refused.
+struct Accepted {
+    manifest: ManifestBytes,
+    /// Why it is not published yet.
+    waits: Option<String>,
+    /// The manifest that it holds signatures of.
+    evidence_about: Option<ManifestDigest>,
+}
+
+impl Accepted {
+    fn answer(&self, repository: &Repository) -> Response {
+        let digest = self.manifest.digest();
+        let location = format!("/v2/{repository}/manifests/{digest}");
+        let mut answer = Answer::new(StatusCode::CREATED)
+            .header(header::LOCATION, location)
+            .digest(digest.digest());
+        if let Some(subject) = self.manifest.document().subject() {
+            answer = answer.header(
+                header::HeaderName::from_static("oci-subject"),
+                subject.digest.to_string(),
+            );
+        }
+        if let Some(reason) = &self.waits {
+            answer = answer.header(header::WARNING, warning(reason));
+        }
+        answer.done()
+    }
+}
+
+/// A warning as the distribution specification has it: clients show it to people.
+fn warning(reason: &str) -> String {
+    let text = format!("not published yet: {reason}");
+    let quoted = text.chars().take(2000).map(|letter| match letter {
+        '"' | '\\' => '\'',
+        ' '..='~' => letter,
+        _ => '?',
     });
-    work.await
-        .unwrap_or_else(|error| Err(ApiError::internal("accept the manifest", &error)))
+    format!("299 - \"{}\"", quoted.collect::<String>())
 }
 
 /// A manifest on its way into memory, counted against what all of them may take together.
@@ -187,14 +240,14 @@ impl Drop for Arriving<'_> {
     }
 }
 
-/// Receives, explodes, publishes.
+/// Receives, asks the gate, explodes, publishes.
 fn accept(
     registry: &Registry,
     repository: &Repository,
     name: &ManifestName,
     bytes: Bytes,
     content_type: Option<String>,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted, ApiError> {
     let (expected, tag) = match name {
         ManifestName::Tag(tag) => (None, Some(tag)),
         ManifestName::Digest(digest) => (Some(digest), None),
@@ -207,32 +260,56 @@ fn accept(
             }
             _ => ApiError::of_image(error.kind(), "refuse the manifest", &error),
         })?;
-    let depth = check_members(registry, repository, &manifest)?;
-    registry
-        .pipeline
-        .accept(&registry.state, repository, tag, &manifest, depth)?;
-    note_subject(registry, repository, &manifest)?;
-    let mut answer = Answer::new(StatusCode::CREATED)
-        .header(
-            header::LOCATION,
-            format!("/v2/{repository}/manifests/{}", manifest.digest()),
-        )
-        .digest(manifest.digest().digest());
-    if let Some(subject) = manifest.document().subject() {
-        answer = answer.header(
-            header::HeaderName::from_static("oci-subject"),
-            subject.digest.to_string(),
-        );
+    let naming = Naming {
+        repository: repository.clone(),
+        tag: tag.cloned(),
+        digest: *manifest.digest(),
+    };
+    let mut accepted = Accepted {
+        evidence_about: None,
+        waits: None,
+        manifest,
+    };
+    let Some(gate) = registry.gate_of(repository) else {
+        let permit = Permit::without_policy(PushPolicy::Off, naming);
+        let permit = permit.ok_or_else(|| ApiError::new(Code::Denied, "not permitted"))?;
+        publish(registry, &permit, &accepted.manifest)?;
+        return Ok(accepted);
+    };
+    // Members of what will wait may wait, too.
+    let depth = check_members(registry, repository, &accepted.manifest, Some(gate))?;
+    accepted.evidence_about = gate::evidence_about(&accepted.manifest, tag);
+    let document = WaitingManifest {
+        manifest: accepted.manifest.clone(),
+        depth,
+    };
+    if let Pushed::Waits(reason) = gate::push(registry, gate, naming, document)? {
+        accepted.waits = Some(reason);
     }
-    Ok(answer.done())
+    Ok(accepted)
 }
 
-/// Checks that everything the document points at is in this repository, with the size and type it says. Answers over
-/// how many indexes the document leads to images.
+/// Publishes what is permitted, if all that it names is here.
+pub(crate) fn publish(
+    registry: &Registry,
+    permit: &Permit,
+    manifest: &ManifestBytes,
+) -> Result<(), ApiError> {
+    let repository = &permit.naming().repository;
+    let depth = check_members(registry, repository, manifest, None)?;
+    registry
+        .pipeline
+        .accept(&registry.state, permit, manifest, depth)?;
+    note_subject(registry, repository, manifest)
+}
+
+/// Checks that everything the document points at is in this repository, with the size and type it says; manifests may
+/// also wait in a gate. Answers over how many indexes the document leads to images.
 fn check_members(
     registry: &Registry,
     repository: &Repository,
     manifest: &ManifestBytes,
+    gate: Option<&Gate>,
 ) -> Result<usize, ApiError> {
     let missing = |what: &str, digest: &Digest| {
         ApiError::new(
@@ -242,20 +319,17 @@ fn check_members(
             ),
         )
     };
-    let check_size = |descriptor: &Descriptor| {
-        let size =
-            std::fs::metadata(registry.state.blob_path(&descriptor.digest)).map(|meta| meta.len());
-        match size {
-            Ok(size) if size == descriptor.size_bytes => Ok(()),
-            Ok(size) => Err(ApiError::new(
-                Code::SizeInvalid,
-                format!(
-                    "blob {} has {size} bytes, not {}",
-                    descriptor.digest, descriptor.size_bytes
-                ),
-            )),
-            Err(error) => Err(ApiError::io("look at a blob", &error)),
+    let check_size = |descriptor: &Descriptor, size: u64| {
+        if size == descriptor.size_bytes {
+            return Ok(());
         }
+        Err(ApiError::new(
+            Code::SizeInvalid,
+            format!(
+                "blob {} has {size} bytes, not {}",
+                descriptor.digest, descriptor.size_bytes
+            ),
+        ))
     };
     let keep = registry.pipeline.treatment(repository) == Treatment::Keep;
     match manifest.document() {
@@ -269,16 +343,14 @@ fn check_members(
                 if !present {
                     return Err(missing("blob", &blob.digest));
                 }
-                check_size(blob)?;
+                check_size(blob, blob_size(registry, &blob.digest)?)?;
             }
             Ok(0)
         }
         Document::Index(index) => {
             let mut depth = 1;
             for entry in &index.manifests {
-                let facts = registry.state.manifest_facts(repository, &entry.digest);
-                let (media_type, below) = facts
-                    .map_err(|error| ApiError::io("look at a manifest", &error))?
+                let (media_type, below, size) = member(registry, repository, &entry.digest, gate)?
                     .ok_or_else(|| missing("manifest", &entry.digest))?;
                 if entry.media_type.as_str() != media_type {
                     return Err(ApiError::new(
@@ -289,7 +361,7 @@ fn check_members(
                         ),
                     ));
                 }
-                check_size(entry)?;
+                check_size(entry, size)?;
                 depth = depth.max(below + 1);
             }
             if depth > registry.limits.index_depth {
@@ -304,6 +376,35 @@ fn check_members(
             Ok(depth)
         }
     }
+}
+
+fn blob_size(registry: &Registry, digest: &Digest) -> Result<u64, ApiError> {
+    let metadata = std::fs::metadata(registry.state.blob_path(digest));
+    let metadata = metadata.map_err(|error| ApiError::io("look at a blob", &error))?;
+    Ok(metadata.len())
+}
+
+/// Media type, depth and size of a manifest that an index names, if it is here.
+fn member(
+    registry: &Registry,
+    repository: &Repository,
+    digest: &Digest,
+    gate: Option<&Gate>,
+) -> Result<Option<(String, usize, u64)>, ApiError> {
+    let failed = |error: std::io::Error| ApiError::io("look at a manifest", &error);
+    let facts = registry.state.manifest_facts(repository, digest);
+    if let Some((media_type, depth)) = facts.map_err(failed)? {
+        return Ok(Some((media_type, depth, blob_size(registry, digest)?)));
+    }
+    let Some(gate) = gate.filter(|gate| gate.policy(repository) == PushPolicy::Staged) else {
+        return Ok(None);
+    };
+    let digest = ManifestDigest::from_digest(*digest);
+    let found = gate.waiting_manifest(repository, &digest, &registry.limits);
+    Ok(found.map_err(failed)?.map(|found| {
+        let size = found.manifest.bytes().len() as u64;
+        (found.manifest.media_type().to_string(), found.depth, size)
+    }))
 }
 
 /// An entry of the referrers list.
@@ -348,17 +449,21 @@ pub fn delete(
     repository: &Repository,
     name: &ManifestName,
 ) -> Result<Response, ApiError> {
+    let withdrawn = gate::withdraw(registry, repository, name)?;
     let digest = match name {
         ManifestName::Tag(tag) => {
-            if !registry.pipeline.untag(repository, tag)? {
+            if !(registry.pipeline.untag(repository, tag)? | withdrawn) {
                 return Err(unknown(repository, name));
             }
             return Ok(Answer::new(StatusCode::ACCEPTED).done());
         }
         ManifestName::Digest(digest) => digest,
     };
-    let (bytes, media_type) =
-        load(registry, repository, digest)?.ok_or_else(|| unknown(repository, name))?;
+    let (bytes, media_type) = match load(registry, repository, digest)? {
+        Some(found) => found,
+        None if withdrawn => return Ok(Answer::new(StatusCode::ACCEPTED).done()),
+        None => return Err(unknown(repository, name)),
+    };
     for tag in registry.pipeline.tags(repository)? {
         if registry.pipeline.target(repository, &tag)? == Some(*digest) {
             registry.pipeline.untag(repository, &tag)?;

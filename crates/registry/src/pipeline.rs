@@ -2,9 +2,9 @@
 //! The way of a manifest from "pushed" to "every host runs it".
 //!
 //! ```text
-//! receive   manifests::accept: strict document, every blob here      (nothing written)
+//! receive   manifests::receive: strict document, every blob here     (nothing written)
+//! decide    gate: the policy of the repository gives a Permit        (nothing visible)
 //! explode   layers verified and unpacked into staging                (nothing visible)
-//! decide    today: the image is well-formed; scan and policy follow  (nothing visible)
 //! publish   objects, then digests/<digest>/ by one rename, then the
 //!           repository's marker, then the tag's link
 //! ```
@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -28,11 +28,12 @@ use gantry_oci::{
     ManifestDigest, Platform, Repository, Tag,
 };
 use gantry_store::{
-    BlobForm, Claim, CommitImage, Faces, ImageName, Ingest, IngestError, IngestOptions, Pointer,
-    Store, StoreError,
+    BlobForm, Claim, CommitImage, Faces, ImageName, ImageRecord, Ingest, IngestError,
+    IngestOptions, Pointer, Store, StoreError,
 };
 
 use crate::errors::{ApiError, Code};
+use crate::gate::{Naming, Permit};
 use crate::state::{self, Member, State};
 
 /// Layers of one image unpacked at once: each already uses about two cores.
@@ -122,41 +123,48 @@ impl Pipeline {
         }
     }
 
+    /// Where the store lies.
+    pub fn root(&self) -> &Path {
+        self.store.path()
+    }
+
     /// What becomes of the images of a repository.
     pub fn treatment(&self, repository: &Repository) -> Treatment {
         self.rules.of(repository)
     }
 
-    /// Accepts a document that was checked against its repository, and moves the tag; `depth` is kept with it.
+    /// Publishes a document that was checked against its repository, as what it is permitted as, and moves the tag;
+    /// `depth` is kept with it.
     ///
     /// # Errors
     /// What is wrong with the image, or with this registry; nothing is visible then.
     pub fn accept(
         &self,
         state: &State,
-        repository: &Repository,
-        tag: Option<&Tag>,
+        permit: &Permit,
         manifest: &ManifestBytes,
         depth: usize,
     ) -> Result<(), ApiError> {
+        let Naming {
+            repository,
+            tag,
+            digest,
+        } = permit.naming();
+        if digest != manifest.digest() {
+            let message = "the registry was to publish another manifest than it may";
+            return Err(ApiError::new(Code::Unknown, message));
+        }
+        let tag = tag.as_ref();
         if let Some(tag) = tag {
             self.check_collision(state, repository, tag)?;
         }
         let treatment = self.rules.of(repository);
         match (manifest.document(), treatment) {
             (Document::Manifest(document), Treatment::Explode(faces)) if document.is_image() => {
-                let names: Vec<ImageName> = tag
-                    .map(|tag| own_name(repository, tag))
-                    .into_iter()
-                    .collect();
-                self.publish_image(state, repository, (manifest, depth), faces, &names)?;
+                self.publish_image(state, permit, (manifest, depth), faces)?;
                 self.forget_artifact_tag(repository, tag)
             }
             (Document::Index(index), Treatment::Explode(_)) if self.has_images(index) => {
-                let names: Vec<ImageName> = tag
-                    .map(|tag| own_name(repository, tag))
-                    .into_iter()
-                    .collect();
                 let admitted = self.admit(state, repository, manifest, depth)?;
                 let chosen = choose_platform(index, &Platform::host())
                     .ok()
@@ -166,7 +174,8 @@ impl Pipeline {
                     .store
                     .begin(IngestOptions::default())
                     .map_err(of_store("publish the index"))?;
-                if let Err(error) = ingest.commit_index(manifest, chosen, &names) {
+                let commit = |names: &[ImageName]| ingest.commit_index(manifest, chosen, names);
+                if let Err(error) = self.commit(permit, &commit) {
                     self.withdraw(state, repository, manifest, admitted);
                     return Err(ApiError::of_ingest("publish the index", &error));
                 }
@@ -185,11 +194,11 @@ impl Pipeline {
     fn publish_image(
         &self,
         state: &State,
-        repository: &Repository,
+        permit: &Permit,
         (manifest, depth): (&ManifestBytes, usize),
         faces: Faces,
-        names: &[ImageName],
     ) -> Result<(), ApiError> {
+        let repository = &permit.naming().repository;
         let Document::Manifest(document) = manifest.document() else {
             return Ok(());
         };
@@ -197,12 +206,14 @@ impl Pipeline {
         loop {
             let (ingest, config) = self.explode(state, repository, document, faces)?;
             let admitted = self.admit(state, repository, manifest, depth)?;
-            let commit = CommitImage {
-                manifest,
-                config: &config,
-                names,
+            let commit = |names: &[ImageName]| {
+                ingest.commit_image(&CommitImage {
+                    manifest,
+                    config: &config,
+                    names,
+                })
             };
-            let error = match ingest.commit_image(&commit) {
+            let error = match self.commit(permit, &commit) {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
@@ -215,6 +226,27 @@ impl Pipeline {
             tracing::warn!(%repository, digest = %manifest.digest(), "unpack again: {error}");
             again = false;
         }
+    }
+
+    /// Makes an image visible with the signatures that it was judged by, which are there before its name is.
+    fn commit(
+        &self,
+        permit: &Permit,
+        commit: &dyn Fn(&[ImageName]) -> Result<ImageRecord, IngestError>,
+    ) -> Result<(), IngestError> {
+        let Naming {
+            repository,
+            tag,
+            digest,
+        } = permit.naming();
+        let names: Vec<ImageName> = tag.iter().map(|tag| own_name(repository, tag)).collect();
+        if !permit.signatures().is_empty() {
+            commit(&[])?;
+            let signatures = permit.signatures();
+            self.store
+                .add_signatures_of(digest, repository, signatures)?;
+        }
+        commit(&names).map(drop)
     }
 
     fn has_images(&self, index: &gantry_oci::Index) -> bool {
@@ -449,9 +481,13 @@ impl Pipeline {
         }
     }
 
-    /// The signatures that the store keeps with an image.
-    pub fn signatures(&self, digest: &ManifestDigest) -> Result<Vec<Bytes>, ApiError> {
-        let found = self.store.signatures(digest);
+    /// The signatures that the store keeps with an image of a repository.
+    pub fn signatures(
+        &self,
+        repository: &Repository,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<Bytes>, ApiError> {
+        let found = self.store.signatures_of(digest, repository);
         let found = found.map_err(of_store("read signatures"))?;
         Ok(found.into_iter().map(|signature| signature.bytes).collect())
     }
@@ -459,6 +495,7 @@ impl Pipeline {
     /// Keeps a signature with its image; false if the image has no tree here.
     pub fn add_signature(
         &self,
+        repository: &Repository,
         digest: &ManifestDigest,
         signature: &SignatureBlob,
     ) -> Result<bool, ApiError> {
@@ -466,9 +503,8 @@ impl Pipeline {
         if self.store.image(digest).map_err(&doing)?.is_none() {
             return Ok(false);
         }
-        let added = self
-            .store
-            .add_signatures(digest, std::slice::from_ref(signature));
+        let signatures = std::slice::from_ref(signature);
+        let added = self.store.add_signatures_of(digest, repository, signatures);
         added.map(|()| true).map_err(doing)
     }
 

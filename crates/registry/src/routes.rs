@@ -202,7 +202,7 @@ async fn route(registry: &Arc<Registry>, request: Request<Body>) -> Result<Respo
             Ok(answer.json("application/json", &serde_json::json!({})))
         }
         (Target::Signatures(name, digest), _) if read => {
-            signatures::get(registry, &name, &ManifestDigest::from_digest(digest))
+            signatures::get(registry, &name, &ManifestDigest::from_digest(digest)).await
         }
         (Target::Signatures(name, digest), "PUT") => {
             signatures::put(registry, &name, &ManifestDigest::from_digest(digest), body).await

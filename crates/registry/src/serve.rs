@@ -12,8 +12,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::body::Body;
-use gantry_oci::{Kind, Limits};
+use gantry_oci::{Kind, Limits, Repository};
 use gantry_store::Store;
+use gantry_trust::Memory;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::gate::{self, Authorities, Gate, GateOptions, Lookasides, NoLookasides, PushPolicy};
 use crate::pipeline::{Pipeline, Rules};
 use crate::routes;
 use crate::signatures::SignatureRules;
@@ -58,6 +60,9 @@ impl Default for ClientLimits {
     }
 }
 
+/// Of [`Registry::lookups`].
+const LOOKUPS: usize = 32;
+
 /// Everything that answering requests needs.
 #[derive(Debug)]
 pub struct Registry {
@@ -65,6 +70,10 @@ pub struct Registry {
     pub(crate) uploads: Uploads,
     pub(crate) pipeline: Pipeline,
     pub(crate) signatures: SignatureRules,
+    pub(crate) lookasides: Arc<dyn Lookasides>,
+    /// Lookasides that are read at once for clients.
+    pub(crate) lookups: Semaphore,
+    pub(crate) gate: Option<Gate>,
     pub(crate) limits: Limits,
     pub(crate) clients: ClientLimits,
     pub(crate) explosions: Arc<Semaphore>,
@@ -84,6 +93,9 @@ impl Registry {
             uploads: Uploads::new(&state, limits, clients)?,
             pipeline: Pipeline::new(store, rules, limits),
             signatures: SignatureRules::default(),
+            lookasides: Arc::new(NoLookasides),
+            lookups: Semaphore::new(LOOKUPS),
+            gate: None,
             state,
             limits,
             clients,
@@ -96,6 +108,33 @@ impl Registry {
     #[must_use]
     pub fn with_signatures(self, signatures: SignatureRules) -> Self {
         Self { signatures, ..self }
+    }
+
+    /// The same, reading lookasides.
+    #[must_use]
+    pub fn with_lookasides(self, lookasides: Arc<dyn Lookasides>) -> Self {
+        Self { lookasides, ..self }
+    }
+
+    /// The same, asking the policy before it publishes.
+    #[must_use]
+    pub fn with_gate(
+        self,
+        options: GateOptions,
+        authorities: Arc<dyn Authorities>,
+        memory: Arc<dyn Memory + Send + Sync>,
+    ) -> Self {
+        let gate = Gate::new(self.pipeline.root(), options, authorities, memory);
+        Self {
+            gate: Some(gate),
+            ..self
+        }
+    }
+
+    /// The gate, if a repository asks the policy.
+    pub(crate) fn gate_of(&self, repository: &Repository) -> Option<&Gate> {
+        let gate = self.gate.as_ref();
+        gate.filter(|gate| gate.policy(repository) != PushPolicy::Off)
     }
 
     /// The same with other bounds on clients.
@@ -199,6 +238,10 @@ pub async fn serve(
     let server = Arc::new(Server { registry, tls });
     let connections = Arc::new(Semaphore::new(server.registry.clients.connections));
     let (stopping, stopped) = watch::channel(());
+    tokio::spawn(gate::look_again(
+        Arc::clone(&server.registry),
+        stopped.clone(),
+    ));
     let mut stop = pin!(stop);
     loop {
         let accepted = async {

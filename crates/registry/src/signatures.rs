@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Signatures of images, by the extension that the containers family knows.
 //!
-//! They are kept with the image in the store, where every host that mounts the
-//! tree reads them; those of what is kept without a tree lie beside the
-//! registry's own state. Clients that see the registry announce the extension
-//! look into no lookaside any more, so a repository may name one whose
-//! signatures are shown as well.
+//! They are kept with the image in the store, apart for each repository, where
+//! every host that mounts the tree reads them; those of what is kept without a
+//! tree, or not published yet, lie beside the registry's own state. Clients that
+//! see the registry announce the extension look into no lookaside any more, so a
+//! repository may name one whose signatures are shown as well.
+//!
+//! Where the repository asks the policy, a signature may come before its
+//! manifest, and each one that comes has what waits judged again.
 //!
 //! # Source
 //! containers/image "signature-protocols", `X-Registry-Supports-Signatures`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -22,12 +24,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gantry_image::SignatureBlob;
 use gantry_oci::{Digest, ManifestDigest, Repository};
-use gantry_trust::{StoredSignature, lookaside, openpgp};
+use gantry_trust::lookaside::Base;
+use gantry_trust::{StoredSignature, openpgp};
 use http::{HeaderName, StatusCode};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::{ApiError, Code};
+use crate::gate::{self, Gate};
 use crate::manifests::Arriving;
 use crate::pipeline::longest_match;
 use crate::respond::Answer;
@@ -41,6 +44,9 @@ pub const ANNOUNCEMENT: HeaderName = HeaderName::from_static("x-registry-support
 const SCHEMA_VERSION: u32 = 2;
 const KIND: &str = "atomic";
 
+/// How long the lookasides of one manifest may take to answer.
+const LOOKASIDE_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// What is done with signatures of a repository's images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Keeping {
@@ -50,8 +56,8 @@ pub enum Keeping {
     Off,
     /// They are kept and given.
     Own,
-    /// The same, and those of a lookaside directory are given too.
-    Merged(PathBuf),
+    /// The same, and those of a lookaside are given too.
+    Merged(Base),
 }
 
 /// Which repositories keep signatures.
@@ -64,8 +70,15 @@ pub struct SignatureRules {
 }
 
 impl SignatureRules {
-    fn of(&self, repository: &Repository) -> &Keeping {
+    pub(crate) fn of(&self, repository: &Repository) -> &Keeping {
         longest_match(&self.repositories, repository).unwrap_or(&self.default)
+    }
+
+    /// Whether any repository gives what lies in a lookaside.
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        let mut all = self.repositories.values().chain([&self.default]);
+        all.any(|keeping| matches!(keeping, Keeping::Merged(_)))
     }
 
     /// Whether the extension is announced: one answer is for all repositories.
@@ -90,18 +103,56 @@ struct List {
     signatures: Vec<Signature>,
 }
 
-/// `GET` of a manifest's signatures.
-pub fn get(
+/// `GET` of a manifest's signatures. Where the repository asks the policy, a
+/// client looks for them before its manifest is there.
+pub async fn get(
     registry: &Registry,
     repository: &Repository,
     digest: &ManifestDigest,
 ) -> Result<Response, ApiError> {
-    must_exist(registry, repository, digest)?;
-    let signatures = all(registry, repository, digest)?
-        .into_iter()
-        .map(|content| to_wire(digest, &content))
-        .collect();
+    if registry.gate_of(repository).is_none() {
+        must_exist(registry, repository, digest)?;
+    }
+    let mut found = Vec::new();
+    let keeping = registry.signatures.of(repository);
+    if *keeping != Keeping::Off {
+        found = simple(own(registry, repository, digest)?);
+    }
+    if let Keeping::Merged(base) = keeping {
+        let turn = registry.lookups.acquire().await;
+        let read = read_lookasides(registry, std::slice::from_ref(base), repository, digest).await;
+        drop(turn);
+        let unread = |why| ApiError::unavailable("the lookaside cannot be read", why);
+        for signature in simple(read.map_err(unread)?) {
+            if !found.contains(&signature) {
+                found.push(signature);
+            }
+        }
+    }
+    let signatures = found.iter().map(|content| to_wire(digest, content));
+    let signatures = signatures.collect();
     Ok(Answer::new(StatusCode::OK).json("application/json", &List { signatures }))
+}
+
+/// Reads lookasides, for as long as a client has patience.
+///
+/// # Errors
+/// Why one cannot be read, for the log: what is there must not be hidden by an answer without it.
+pub(crate) async fn read_lookasides(
+    registry: &Registry,
+    bases: &[Base],
+    repository: &Repository,
+    digest: &ManifestDigest,
+) -> Result<Vec<Bytes>, String> {
+    let reading = async {
+        let mut all = Vec::new();
+        for base in bases {
+            all.extend(registry.lookasides.read(base, repository, digest).await?);
+        }
+        Ok(all)
+    };
+    let read = tokio::time::timeout(LOOKASIDE_TIMEOUT, reading).await;
+    read.unwrap_or_else(|_| Err("it did not answer in time".to_owned()))
 }
 
 fn to_wire(digest: &ManifestDigest, content: &[u8]) -> Signature {
@@ -129,35 +180,25 @@ fn must_exist(
     Err(ApiError::new(Code::ManifestUnknown, message))
 }
 
-/// The signatures that the repository gives for a manifest, each once. Only
-/// those of the kind that the extension carries.
-fn all(
+/// All signatures of a manifest that are kept here for a repository, as they are stored.
+pub(crate) fn own(
     registry: &Registry,
     repository: &Repository,
     digest: &ManifestDigest,
 ) -> Result<Vec<Bytes>, ApiError> {
-    let keeping = registry.signatures.of(repository);
-    if *keeping == Keeping::Off {
-        return Ok(Vec::new());
-    }
     let read = |error: std::io::Error| ApiError::io("read signatures", &error);
     let mut found = registry
         .state
         .signatures(repository, digest.digest(), &registry.limits)
         .map_err(read)?;
-    found.extend(registry.pipeline.signatures(digest)?);
-    if let Keeping::Merged(top) = keeping {
-        let directory = top.join(lookaside::directory(repository, digest));
-        for number in 1..=registry.limits.signatures {
-            let path = directory.join(lookaside::file_name(number));
-            match read_file(&path, registry.limits.signature_bytes).map_err(read)? {
-                Some(signature) => found.push(signature),
-                None => break,
-            }
-        }
-    }
+    found.extend(registry.pipeline.signatures(repository, digest)?);
+    Ok(found)
+}
+
+/// Those of the kind that the extension carries, each once.
+fn simple(stored: Vec<Bytes>) -> Vec<Bytes> {
     let mut distinct: Vec<Bytes> = Vec::new();
-    for signature in found {
+    for signature in stored {
         let Ok(StoredSignature::Simple(message)) = StoredSignature::parse(&signature) else {
             continue;
         };
@@ -165,30 +206,7 @@ fn all(
             distinct.push(message);
         }
     }
-    Ok(distinct)
-}
-
-/// A signature of a lookaside, if it is there; what is no file or too large
-/// for anybody to read is an error.
-fn read_file(path: &Path, limit_bytes: u64) -> std::io::Result<Option<Bytes>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-    let file = match opened {
-        Ok(file) => std::fs::File::from(file),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    let size = if file.metadata()?.is_file() {
-        file.take(limit_bytes + 1).read_to_end(&mut bytes)?
-    } else {
-        usize::MAX
-    };
-    if size as u64 > limit_bytes {
-        let message = format!("{} is no signature", path.display());
-        return Err(std::io::Error::other(message));
-    }
-    Ok(Some(bytes.into()))
+    distinct
 }
 
 /// `PUT` of one signature.
@@ -201,11 +219,15 @@ pub async fn put(
     let mut arriving = Arriving::new(registry);
     arriving.read(body).await?;
     let bytes = arriving.take();
-    let registry = Arc::clone(registry);
-    let (repository, digest) = (repository.clone(), *digest);
-    let work = tokio::task::spawn_blocking(move || accept(&registry, &repository, &digest, &bytes));
+    let work = {
+        let registry = Arc::clone(registry);
+        let (repository, digest) = (repository.clone(), *digest);
+        tokio::task::spawn_blocking(move || accept(&registry, &repository, &digest, &bytes))
+    };
     work.await
-        .unwrap_or_else(|error| Err(ApiError::internal("keep the signature", &error)))
+        .unwrap_or_else(|error| Err(ApiError::internal("keep the signature", &error)))?;
+    gate::review_about(registry, repository, digest).await?;
+    Ok(Answer::new(StatusCode::CREATED).done())
 }
 
 fn accept(
@@ -213,28 +235,55 @@ fn accept(
     repository: &Repository,
     digest: &ManifestDigest,
     body: &[u8],
-) -> Result<Response, ApiError> {
+) -> Result<(), ApiError> {
     if *registry.signatures.of(repository) == Keeping::Off {
         let message = format!("repository {repository} keeps no signatures");
         return Err(ApiError::new(Code::Unsupported, message));
     }
-    must_exist(registry, repository, digest)?;
     let content = parse(digest, body, registry)?;
-    let known = all(registry, repository, digest)?;
-    if !known.contains(&content) {
-        check_room(digest, &known, &content, registry)?;
-        let signature = SignatureBlob {
-            format: "simple-signing".into(),
-            bytes: content,
-        };
-        if !registry.pipeline.add_signature(digest, &signature)? {
-            registry
-                .state
-                .add_signature(repository, digest.digest(), &signature.bytes)
-                .map_err(|error| ApiError::io("keep the signature", &error))?;
+    let exists = must_exist(registry, repository, digest);
+    if let (Err(absent), gate) = (&exists, registry.gate_of(repository)) {
+        match gate {
+            Some(gate) => check_pending(registry, gate, repository, digest)?,
+            None => return Err(ApiError::new(Code::ManifestUnknown, absent.message())),
         }
     }
-    Ok(Answer::new(StatusCode::CREATED).done())
+    let known = simple(own(registry, repository, digest)?);
+    if known.contains(&content) {
+        return Ok(());
+    }
+    check_room(digest, &known, &content, registry)?;
+    let signature = SignatureBlob {
+        format: "simple-signing".into(),
+        bytes: content,
+    };
+    if exists.is_ok()
+        && registry
+            .pipeline
+            .add_signature(repository, digest, &signature)?
+    {
+        return Ok(());
+    }
+    registry
+        .state
+        .add_signature(repository, digest.digest(), &signature.bytes)
+        .map_err(|error| ApiError::io("keep the signature", &error))
+}
+
+/// Whether signatures of a manifest that is not here may be kept.
+fn check_pending(
+    registry: &Registry,
+    gate: &Gate,
+    repository: &Repository,
+    digest: &ManifestDigest,
+) -> Result<(), ApiError> {
+    let room = gate.has_room_for_pending(registry, repository, digest);
+    if room.map_err(|error| ApiError::io("count signatures", &error))? {
+        return Ok(());
+    }
+    let message =
+        format!("repository {repository} has signatures of too many manifests that it has not");
+    Err(ApiError::new(Code::TooManyRequests, message))
 }
 
 /// The signature in a request, if it is one of this manifest. What it says is

@@ -8,7 +8,8 @@
 //!     blobs/<alg>:<hex>                                    empty: the blob may be read here
 //!     manifests/<alg>:<hex>                                media type, depth: so may the manifest
 //!     referrers/<alg>:<hex of subject>/<alg>:<hex>         a descriptor: that manifest speaks of the subject
-//!     signatures/<alg>:<hex of manifest>/<sha256 hex>      of what has no tree; others are in the store, with the image
+//!     signatures/<alg>:<hex of manifest>/<sha256 hex>      of what has no tree, or not yet; others are in the store, with the image
+//! <root>/registry/waiting/…                                what waits for a signature: see `gate::waiting`
 //! <root>/registry/unpacked/<alg>:<hex>                     a diffID: what that blob was found to unpack to
 //! ```
 //!
@@ -22,6 +23,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use gantry_oci::{Algorithm, DiffId, Digest, Limits, Repository};
@@ -32,6 +34,11 @@ const SLASH: char = '+';
 /// A repository as one file name.
 pub fn file_name(repository: &Repository) -> String {
     repository.as_str().replace('/', &SLASH.to_string())
+}
+
+/// The repository that has this file name.
+pub fn repository_of(file_name: &str) -> Option<Repository> {
+    file_name.replace(SLASH, "/").parse().ok()
 }
 
 /// The files below one root.
@@ -114,14 +121,11 @@ impl State {
     /// # Errors
     /// The directory cannot be read.
     pub fn repositories(&self) -> io::Result<Vec<Repository>> {
-        let mut all = Vec::new();
-        for entry in std::fs::read_dir(self.root.join("registry/repos"))? {
-            let name = entry?.file_name();
-            all.extend(
-                name.to_str()
-                    .and_then(|name| name.replace(SLASH, "/").parse().ok()),
-            );
-        }
+        let names = list_dir(&self.root.join("registry/repos"))?;
+        let mut all: Vec<Repository> = names
+            .iter()
+            .filter_map(|name| repository_of(name))
+            .collect();
         all.sort();
         Ok(all)
     }
@@ -363,6 +367,23 @@ impl State {
         self.write_durably(&directory.join(name), signature)
     }
 
+    /// The manifests that a repository has signatures of here, and when the last of each came.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn signed(&self, repository: &Repository) -> io::Result<Vec<(Digest, SystemTime)>> {
+        let directory = self.repo(repository).join("signatures");
+        let mut all = Vec::new();
+        for name in list_dir(&directory)? {
+            let Ok(digest) = name.parse() else { continue };
+            // A rename into a directory is its last change.
+            if let Some(metadata) = optional(std::fs::metadata(directory.join(&name)))? {
+                all.push((digest, metadata.modified()?));
+            }
+        }
+        Ok(all)
+    }
+
     /// Forgets the signatures of a manifest that has no tree.
     ///
     /// # Errors
@@ -399,8 +420,20 @@ impl State {
     }
 }
 
+/// The names in a directory, in no order; none if it is not there.
+pub fn list_dir(path: &Path) -> io::Result<Vec<String>> {
+    let Some(entries) = optional(std::fs::read_dir(path))? else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
 /// "Not there" as `None`.
-fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -35,7 +35,11 @@ fn victim() {
         ..CreateOptions::default()
     };
     let store = Store::open_or_create(&root, &options).unwrap();
-    let registry = Registry::new(store, rules(), Limits::DEFAULT).unwrap();
+    let mut registry = Registry::new(store, rules(), Limits::DEFAULT).unwrap();
+    let policy = root.with_extension("policy");
+    if policy.is_file() {
+        registry = gate::gated(registry, &policy, gate::options());
+    }
     let options = ServeOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         tls: None,
@@ -293,6 +297,122 @@ fn server_that_is_killed_at_calls_of_the_kernel() {
         }
     }
     assert!(deaths > 8, "only {deaths} pushes were cut");
+}
+
+/// An image that waits for one signature, which comes; killed at some point of either.
+struct Staged {
+    image: Image,
+    signature: Vec<u8>,
+}
+
+impl Staged {
+    const REPOSITORY: &str = "staged/app";
+
+    /// Whether both requests were answered with 201.
+    fn send(&self, server: &Victim) -> bool {
+        let put = |path: &str, content_type: &str, body: &[u8]| -> Option<u16> {
+            let mut connection = Connection::try_to(server.address)?;
+            let length = body.len().to_string();
+            let headers = [
+                ("Content-Length", length.as_str()),
+                ("Content-Type", content_type),
+            ];
+            connection.begin("PUT", path, &headers);
+            connection.write(body);
+            connection.answer("PUT").ok().map(|answer| answer.status)
+        };
+        let manifest = format!("/v2/{}/manifests/v1", Self::REPOSITORY);
+        let digest = self.image.digest();
+        let signature = format!("/extensions/v2/{}/signatures/{digest}", Self::REPOSITORY);
+        let wire = gate::wire(&digest, &self.signature).to_string();
+        put(&manifest, &self.image.media_type, &self.image.manifest) == Some(201)
+            && put(&signature, "application/json", wire.as_bytes()) == Some(201)
+    }
+
+    /// It waits or is published, whole; and the same once more publishes it.
+    fn assert_waits_or_published(&self, world: &gate::World, root: &Path, done: bool, what: &str) {
+        let server = world.server(root);
+        let repository = Self::REPOSITORY;
+        let sees = || server.sees(repository, "v1", &self.image);
+        let digest_text = self.image.digest();
+        let settle = || {
+            let deadline = Instant::now() + TIMEOUT;
+            while !gantry_registry::list_waiting(root).unwrap().is_empty() {
+                assert!(Instant::now() < deadline, "{what}: it is listed for ever");
+                std::thread::yield_now();
+            }
+        };
+        // What is signed and listed is published by the look that a start begins with.
+        if server.signatures(repository, &digest_text) == 1 {
+            settle();
+        }
+        assert!(!done || sees(), "{what}: what was published is lost");
+        assert_eq!(staged(root), 0, "{what}: staging was not reclaimed");
+        if sees() {
+            for blob in &self.image.blobs {
+                let answer = server.get(&format!("/v2/{repository}/blobs/{}", digest(blob)));
+                assert!(answer.body == *blob, "{what}: a blob is damaged");
+            }
+        } else {
+            let images = root.join("images").join(repository);
+            assert!(
+                std::fs::read_dir(images).map_or(0, Iterator::count) == 0,
+                "{what}"
+            );
+        }
+        assert_sound(&server.store);
+        let again = server.put_manifest(repository, "v1", &self.image);
+        assert_eq!(again.status, 201, "{what}: {again:?}");
+        let again = server.put_signature(repository, &digest_text, &self.signature);
+        assert_eq!(again.status, 201, "{what}: {again:?}");
+        assert!(sees(), "{what}: it waits for ever");
+        settle();
+        assert_sound(&server.store);
+    }
+}
+
+#[test]
+fn server_that_is_killed_between_waiting_and_published() {
+    if let Some(missing) = tool::missing(&["strace", "gpg"]).first() {
+        skip!("{missing} is not installed");
+    }
+    let dir = scratch();
+    let world = gate::World::new(dir.path()).unwrap();
+    let image = versions()[1].clone();
+    let case = Staged {
+        signature: world.sign(0, "staged/app:v1", &image.digest()),
+        image,
+    };
+    let mut deaths = 0;
+    for (call, nths) in [
+        ("fsync", &[1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16][..]),
+        ("rename", &[1, 2, 3, 4, 5, 6, 7]),
+        ("renameat2", &[1, 2, 3]),
+        ("syncfs", &[1]),
+        ("symlinkat", &[1]),
+        ("unlink", &[1, 2]),
+    ] {
+        for &nth in nths {
+            let root = dir.join(format!("{call}-{nth}"));
+            std::fs::copy(world.policy(), root.with_extension("policy")).unwrap();
+            world
+                .server(&root)
+                .push_blobs(Staged::REPOSITORY, &case.image);
+            let what = format!("{call} {nth}");
+            let done = match Victim::doomed(&root, call, nth) {
+                Some(server) => {
+                    let done = case.send(&server);
+                    server.kill();
+                    done
+                }
+                None => false,
+            };
+            deaths += usize::from(!done);
+            case.assert_waits_or_published(&world, &root, done, &what);
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+    }
+    assert!(deaths > 10, "only {deaths} servers were killed in time");
 }
 
 #[test]

@@ -24,10 +24,10 @@ use std::time::SystemTime;
 use gantry_oci::{Algorithm, Digest, Digester, Kind, ManifestDigest, Reference};
 
 use crate::evaluate::{Outcome, Question, RequirementVerdict, Verdict, evaluate};
-use crate::extra::{Circumstances, Extra, Last, Record};
+use crate::extra::{Circumstances, Extra, Last, REVOKED, Record};
 use crate::keys::absorb;
 use crate::prepared::{PreparedPolicy, Ready, Test};
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::scope::{Matched, Subject};
 
 /// Changes whenever the same question may get another answer from other code.
@@ -137,6 +137,54 @@ impl Denied {
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind::Denied
+    }
+
+    /// Whether no signature could change it: the policy rejects the image whoever signs, or what it is made of was revoked.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let rejected = |refusal: &Option<Refusal>| {
+            let reason = refusal.as_ref().map(|refusal| refusal.reason);
+            reason == Some(Reason::Rejected)
+        };
+        let verdict = &self.verdict;
+        verdict
+            .requirements
+            .iter()
+            .any(|one| !one.met && rejected(&one.refusal))
+            || verdict
+                .conditions
+                .iter()
+                .any(|one| !one.met && one.condition == REVOKED)
+    }
+
+    /// The same sentence for somebody on the other side of a network: nothing of this host's files is in it.
+    #[must_use]
+    pub fn outward(&self) -> String {
+        let verdict = &self.verdict;
+        let unmet = verdict.requirements.iter().find(|one| !one.met);
+        let why = if let Some(requirement) = unmet {
+            let scope = scope_words(verdict.transport, &verdict.matched);
+            let why = match &requirement.refusal {
+                Some(refusal) => outward_refusal(refusal),
+                None => why(requirement),
+            };
+            format!("{scope} requires {}, and {why}", requirement.requirement)
+        } else if let Some(condition) = verdict.conditions.iter().find(|one| !one.met) {
+            let why = condition.refusal.as_ref().map(outward_refusal);
+            let why = why.unwrap_or_else(|| "that is not met".to_owned());
+            format!("trust.d requires {}, and {why}", condition.condition)
+        } else {
+            "the policy of its namespace refuses it".to_owned()
+        };
+        format!("image {} is not admitted: {why}", self.image)
+    }
+}
+
+/// Why keys cannot be used names the files that they are in.
+fn outward_refusal(refusal: &Refusal) -> String {
+    match refusal.reason {
+        Reason::NoKeys => "the keys for it cannot be used".to_owned(),
+        _ => refusal.message.clone(),
     }
 }
 

@@ -205,6 +205,11 @@ impl OurRegistry {
 
     /// With a configuration file of this text.
     pub fn start_with(world: &World, config: &str) -> Self {
+        Self::start_options(world, config, &[])
+    }
+
+    /// The same, with more options.
+    pub fn start_options(world: &World, config: &str, options: &[&str]) -> Self {
         let root = world.dir.join("registry");
         let file = world.dir.join("registry.toml");
         std::fs::write(&file, config).unwrap();
@@ -213,6 +218,7 @@ impl OurRegistry {
             .arg(&root)
             .arg("--config-file")
             .arg(&file)
+            .args(options)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .stdin(Stdio::null())
@@ -240,4 +246,79 @@ impl Drop for OurRegistry {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Python's web server over a directory, ended when dropped.
+pub struct Web {
+    child: Child,
+    pub address: String,
+}
+
+impl Web {
+    pub fn start(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let mut child = Command::new("python3")
+            .args([
+                "-u",
+                "-m",
+                "http.server",
+                "0",
+                "--bind",
+                "127.0.0.1",
+                "--directory",
+            ])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port = line
+            .split(' ')
+            .skip_while(|word| *word != "port")
+            .nth(1)
+            .unwrap();
+        Self {
+            child,
+            address: format!("http://127.0.0.1:{port}"),
+        }
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Another tool as a user of its own, with this home and GnuPG's.
+pub fn foreign(program: &str, home: &Path, gnupg: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env("HOME", home)
+        .env("GNUPGHOME", gnupg)
+        .env_remove("XDG_CONFIG_HOME");
+    command
+}
+
+/// podman with a store of its own below `home`; `runroot` must be a short path.
+pub fn podman(home: &Path, runroot: &Path, gnupg: &Path, args: &[&str]) -> Command {
+    let (root, run) = (
+        home.join("podman").display().to_string(),
+        runroot.display().to_string(),
+    );
+    let fixed = [
+        "--root",
+        &root,
+        "--runroot",
+        &run,
+        "--storage-driver",
+        "vfs",
+    ];
+    foreign("podman", home, gnupg, &[&fixed[..], args].concat())
 }

@@ -10,6 +10,8 @@
     reason = "helpers of tests; each test program uses a part"
 )]
 
+pub mod gate;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -323,6 +325,7 @@ pub fn visible(root: &Path) -> Vec<String> {
                 "blobs",
                 "registry/uploads",
                 "registry/unpacked",
+                "registry/waiting",
                 "leases",
             ];
             if private.iter().any(|name| relative.starts_with(name)) {

@@ -155,7 +155,8 @@ pub struct LookasidePlaces {
 
 impl LookasidePlaces {
     /// Where the signatures of a reference are read.
-    pub(crate) fn reads(&self, reference: &Reference) -> Option<&Base> {
+    #[must_use]
+    pub fn reads(&self, reference: &Reference) -> Option<&Base> {
         self.configured
             .lookaside(reference)
             .or(self.default.as_ref())

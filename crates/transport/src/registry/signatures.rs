@@ -390,6 +390,21 @@ fn publish(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 impl Repository {
+    /// The signatures of a manifest in a lookaside; the registry itself is not asked.
+    ///
+    /// # Errors
+    /// It cannot be read, or has more than anybody reads. That there are none is not an error.
+    pub async fn lookaside_signatures(
+        &self,
+        base: &Base,
+        digest: &ManifestDigest,
+    ) -> Result<Vec<SignatureBlob>, EndpointError> {
+        let mut found = Found::new(&self.registry.options().limits);
+        let below = lookaside::directory(&self.name, digest);
+        read_lookaside(self, base, &below, &mut found).await?;
+        Ok(found.signatures)
+    }
+
     /// The signatures that the registry itself keeps for a manifest.
     async fn extension_signatures(
         &self,

@@ -44,6 +44,9 @@ pub use load::{LoadExtraError, load_dirs};
 pub use render::{Floor, Rendered, render};
 pub use step::{Last, Record};
 
+/// The condition that a digest was not revoked.
+pub(crate) const REVOKED: &str = "revoked";
+
 /// The rules of all files, with the keys that they name.
 #[derive(Debug, Clone)]
 pub struct Extra {
@@ -329,7 +332,7 @@ impl<'a> Applicable<'a> {
         let message = format!("trust.d revokes {digest}");
         Some(ConditionVerdict {
             file: None,
-            ..condition("revoked", Err(Refusal::new(Reason::Revoked, message)))
+            ..condition(REVOKED, Err(Refusal::new(Reason::Revoked, message)))
         })
     }
 }

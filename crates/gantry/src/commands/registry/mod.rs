@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Verbs of the registry.
 
+mod gate;
 pub mod serve;
+pub mod waiting;
 
 use crate::context::Context;
 use crate::exit::Outcome;
@@ -10,6 +12,7 @@ use crate::exit::Outcome;
 #[derive(Debug, clap::Subcommand)]
 pub enum RegistryCommand {
     Serve(serve::Serve),
+    Waiting(waiting::WaitingVerb),
 }
 
 impl RegistryCommand {
@@ -17,6 +20,7 @@ impl RegistryCommand {
     pub fn run(self, context: &Context) -> Outcome {
         match self {
             Self::Serve(verb) => verb.run(context),
+            Self::Waiting(verb) => verb.run(context),
         }
     }
 }

@@ -6,20 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use gantry_oci::{Kind, Limits};
+use gantry_oci::{Host, Kind, Limits};
 use gantry_registry::{Keeping, Registry, Rules, ServeOptions, SignatureRules, Tls, Treatment};
 use gantry_store::{CreateOptions, Faces, Store};
 use gantry_trust::lookaside::Base;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::gate;
 use crate::config::{Face, RegistryConfig};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::memory::HostMemory;
 
 /// Serve images, and explode each one that is pushed into the shared tree.
 ///
 /// The tree is the store itself (see --root): images/NAMESPACE/NAME/TAG leads to digests/DIGEST/, which any host that
-/// mounts the store read-only runs without pulling.
+/// mounts the store read-only runs without pulling. Where the configuration says policy = "enforce" or "staged", the
+/// policy is asked first, with --name, repository and tag as the image's name.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
     /// Where to listen; port 0 takes a free one
@@ -37,6 +40,9 @@ pub struct Serve {
     /// Serve plain HTTP even where other hosts can reach it
     #[arg(long)]
     insecure_http: bool,
+    /// What clients call this registry, and policies [default: registry.name of the configuration]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    name: Option<Host>,
 }
 
 impl Serve {
@@ -49,12 +55,24 @@ impl Serve {
         let store = Store::open_or_create(&context.root, &options)?;
         let limits = Limits::DEFAULT;
         let config = &context.config.registry;
-        let registry = Registry::new(store, rules(config), limits)
+        let name = self.name.as_ref().or(config.name.as_ref());
+        let gate = gate::options(config, name)?;
+        let signatures = signature_rules(config)?;
+        let merges = signatures.merges();
+        let mut registry = Registry::new(store, rules(config), limits)
             .map_err(|error| {
                 Failure::from(error)
                     .context(format!("open the registry in {}", context.root.display()))
             })?
-            .with_signatures(signature_rules(config)?);
+            .with_signatures(signatures);
+        if gate.is_some() || merges {
+            registry = registry.with_lookasides(Arc::new(gate::Beside::new(context, name)?));
+        }
+        if let Some(options) = gate {
+            let policy = gate::OwnPolicy(context.clone());
+            let memory = Arc::new(HostMemory::new(context));
+            registry = registry.with_gate(options, Arc::new(policy), memory);
+        }
         raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -150,11 +168,7 @@ fn keeping(
     match (signatures, lookaside) {
         (Some(false), _) => Ok(Keeping::Off),
         (_, Some(text)) => match Base::parse(text) {
-            Ok(Base::Directory(directory)) => Ok(Keeping::Merged(directory)),
-            Ok(Base::Web(_)) => Err(Failure::message(
-                Kind::Unsupported,
-                format!("lookaside {text:?}: the registry reads a file: directory only"),
-            )),
+            Ok(base) => Ok(Keeping::Merged(base)),
             Err(error) => Err(Failure::new(Kind::InvalidInput, error)),
         },
         (Some(true), None) if *otherwise == Keeping::Off => Ok(Keeping::Own),
