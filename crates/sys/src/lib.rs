@@ -32,6 +32,7 @@ pub mod error;
 pub mod lock;
 pub mod mount;
 pub mod mounted;
+pub mod netlink;
 pub mod probe;
 pub mod proc;
 pub mod publish;

@@ -52,7 +52,14 @@ pub(super) fn limit(process: &ProcessPlan) -> Result<(), RuntimeError> {
         task::set_personality(persona).doing(|| "set the personality")?;
     }
     if let Some(policy) = &process.memory_policy {
-        task::set_memory_policy(policy.mode, &policy.nodes).doing(|| "set the memory policy")?;
+        match task::set_memory_policy(policy.mode, &policy.nodes) {
+            Err(error) if error.is(Errno::NOSYS) => {
+                return Err(error).doing(|| {
+                    "set the memory policy (.linux.memoryPolicy): this kernel knows no memory nodes"
+                });
+            }
+            other => other.doing(|| "set the memory policy (.linux.memoryPolicy)")?,
+        }
     }
     Ok(())
 }

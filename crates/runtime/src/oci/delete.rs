@@ -64,6 +64,9 @@ pub(super) fn remove(
     if let Some(groups) = Groups::remembered(record)? {
         groups.delete()?;
     }
+    if let Some(class) = &record.resctrl {
+        class.remove()?;
+    }
     state.remove()?;
     if let Some(list) = hooks.and_then(|hooks| hooks.poststop().as_ref()) {
         let bytes = state_bytes(record, Status::Stopped)?;

@@ -25,6 +25,7 @@ use super::exec::Agent;
 use super::groups::{self, Groups};
 use super::init::{self, Assignment};
 use super::plan::{self, Facts, Plan};
+use super::resctrl::{self, Resctrl};
 use super::rootfs::{self, Sources};
 use super::state::{self, Record, START_SOCKET, StateDir, Status};
 use super::{clocks, facts, hooks, idmap, terminal};
@@ -141,6 +142,7 @@ pub(super) fn clone_root(path: &Path) -> Result<OwnedFd, RuntimeError> {
 /// What is undone if the container does not come to be.
 struct Undo<'a> {
     state: Option<StateDir>,
+    resctrl: Option<Resctrl>,
     cgroup: Option<Groups>,
     child: Option<Child>,
     warn: &'a dyn Fn(&str),
@@ -154,6 +156,7 @@ impl Drop for Undo<'_> {
             waitpid(Some(child.pid), WaitOptions::empty()).ok();
         }
         let undone = [
+            self.resctrl.take().map(|class| class.remove()),
             self.cgroup.take().map(|groups| groups.delete()),
             self.state.take().map(StateDir::remove),
         ];
@@ -204,30 +207,13 @@ pub fn launch(
     let state = StateDir::create(&context.root, id)?;
     let mut undo = Undo {
         state: Some(state),
+        resctrl: None,
         cgroup: None,
         child: None,
         warn: context.warn,
     };
-    let mut record = Record {
-        oci_version: document.spec.version().clone(),
-        id: id.to_owned(),
-        pid: 0,
-        bundle: options.bundle.clone(),
-        rootfs: plan.rootfs.path.clone(),
-        created: gantry_oci::rfc3339::format(
-            rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec,
-        ),
-        owner: String::new(),
-        annotations: document
-            .spec
-            .annotations()
-            .iter()
-            .flatten()
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect::<BTreeMap<_, _>>(),
-        start_time: 0,
-        cgroup: None,
-    };
+    let mut record = new_record(id, &options.bundle, &document.spec, &plan);
+    record.resctrl = resctrl::plan(&document.spec, id, resctrl::mounted)?;
     let groups = groups::plan(&document.spec, id, context, &facts)?;
     record.cgroup = groups.as_ref().map(Groups::to_json).transpose()?;
     {
@@ -240,6 +226,10 @@ pub fn launch(
         state.write_record(&record)?;
     }
     undo.cgroup = groups.map(Groups::create).transpose()?;
+    if let Some(class) = &record.resctrl {
+        undo.resctrl = Some(class.clone());
+        class.create()?;
+    }
 
     let made = make(
         options,
@@ -258,12 +248,35 @@ pub fn launch(
         .ok_or(Errno::INVAL)
         .doing(|| "keep the state")?;
     undo.cgroup = None;
+    undo.resctrl = None;
     Ok(Launched {
         state,
         record,
         spec: document.spec,
         child,
     })
+}
+
+/// What is known of a container before it has a process.
+pub(super) fn new_record(id: &str, bundle: &Path, spec: &Spec, plan: &Plan) -> Record {
+    let annotations = spec.annotations().iter().flatten();
+    Record {
+        oci_version: spec.version().clone(),
+        id: id.to_owned(),
+        pid: 0,
+        bundle: bundle.to_owned(),
+        rootfs: plan.rootfs.path.clone(),
+        created: gantry_oci::rfc3339::format(
+            rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec,
+        ),
+        owner: String::new(),
+        annotations: annotations
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect::<BTreeMap<_, _>>(),
+        start_time: 0,
+        resctrl: None,
+        cgroup: None,
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of launch, named")]
@@ -355,7 +368,7 @@ fn make(
         }
         groups.notes().iter().for_each(|note| (undo.warn)(note));
     }
-    let settled = settle(options, spec, plan, facts, deny_groups, record, undo);
+    let settled = settle(options, plan, facts, deny_groups, record, undo);
     // Init works meanwhile: if it has ended, nothing else can be done with it, and it has said why.
     settled.map_err(|error| control.reason_of_end().map_or(error, RuntimeError::Init))?;
     control
@@ -378,7 +391,6 @@ pub(super) fn set_oom_score(pid: u32, score: i32) -> Result<(), RuntimeError> {
 /// What only the runtime can do for a first process that is there.
 fn settle(
     options: &CreateOptions,
-    spec: &Spec,
     plan: &Plan,
     facts: &Facts,
     deny_groups: bool,
@@ -392,7 +404,10 @@ fn settle(
     if let Some(score) = plan.process.oom_score_adj {
         set_oom_score(record.pid, score)?;
     }
-    super::network::move_devices(spec, record.pid)?;
+    if let Some(class) = &record.resctrl {
+        class.join(record.pid)?;
+    }
+    super::network::move_devices(plan, record.pid)?;
     record.start_time = Proc::open()
         .and_then(|proc| proc.start_time(record.pid))
         .doing(|| "look at init")?

@@ -14,12 +14,12 @@
 //! | [`cgroup`] | control groups: planned, made, limited, counted, removed |
 //! | [`seccomp`] | from the document's filter to a program for the kernel; handing its listener over |
 //! | [`seal`] | nobody in a container can write to this program |
-//! | `groups`, `network`, `idmap`, `middle` | control groups, devices, user namespaces, as the verbs need them |
+//! | `groups`, `resctrl`, `network`, `idmap`, `middle` | control groups, caches, devices, user namespaces, as the verbs need them |
 //!
 //! What forks has one thread: the verbs are called by a program that has started none.
 //!
 //! # Source
-//! runtime-spec 1.2; the command line and the state document of runc; design 0001.
+//! runtime-spec 1.3; the command line and the state document of runc; design 0001.
 
 pub mod cgroup;
 mod cgroupfs;
@@ -45,6 +45,7 @@ mod middle;
 mod network;
 pub mod pause;
 pub mod plan;
+mod resctrl;
 mod rootfs;
 pub mod run;
 pub mod seal;

@@ -84,6 +84,9 @@ pub struct Record {
     /// When its first process was started, in ticks since boot.
     #[serde(default)]
     pub start_time: u64,
+    /// Its class of cache and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) resctrl: Option<super::resctrl::Resctrl>,
     /// Its control group, as [`super::cgroup`] describes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<serde_json::Value>,
@@ -389,6 +392,7 @@ mod tests {
             owner: String::new(),
             annotations: BTreeMap::new(),
             start_time: 0,
+            resctrl: None,
             cgroup: None,
         }
     }

@@ -16,7 +16,7 @@ use crate::output;
 
 const DOCUMENT: &str = "config.json";
 
-/// Judge an OCI runtime document by the rules of the runtime specification, 1.2, for Linux.
+/// Judge an OCI runtime document by the rules of the runtime specification, 1.3, for Linux.
 ///
 /// One line a finding: how bad it is, the place in the document as jq spells it, what is wrong, and the section that
 /// says so. An error is what the specification forbids or no kernel does; a warning is what it advises against, and

@@ -2,7 +2,7 @@
 //! `features`: what this runtime can do, as the specification words it.
 //!
 //! # Source
-//! runtime-spec 1.2 "Features Structure".
+//! runtime-spec 1.3 "Features Structure".
 
 use gantry_runtime::capability::CapabilitySet;
 use gantry_runtime::oci::seccomp::{self, Machine};
@@ -71,6 +71,22 @@ const MOUNT_OPTIONS: &[&str] = &[
     "tmpcopyup",
 ];
 
+const MEMORY_MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+
+const MEMORY_FLAGS: [&str; 3] = [
+    "MPOL_F_NUMA_BALANCING",
+    "MPOL_F_RELATIVE_NODES",
+    "MPOL_F_STATIC_NODES",
+];
+
 pub(super) fn features() -> Answer {
     let capabilities: Vec<String> = CapabilitySet::ALL
         .iter()
@@ -83,7 +99,7 @@ pub(super) fn features() -> Answer {
         .collect();
     let document = json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
+        "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
@@ -100,6 +116,9 @@ pub(super) fn features() -> Answer {
                 "supportedFlags": supported,
             },
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
+            "memoryPolicy": {"modes": MEMORY_MODES, "flags": MEMORY_FLAGS},
+            "netDevices": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {"org.gantry.version": env!("CARGO_PKG_VERSION")},

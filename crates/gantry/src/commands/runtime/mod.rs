@@ -98,7 +98,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
     };
     if global.has("version") {
         let version = env!("CARGO_PKG_VERSION");
-        return print(&format!("{NAME} version {version}\nspec: 1.2.1\n"));
+        return print(&format!("{NAME} version {version}\nspec: 1.3.0\n"));
     }
     let Some((name, words)) = global.rest.split_first().filter(|_| !global.has("help")) else {
         return print(&usage());

@@ -199,13 +199,6 @@ pub(super) fn paths(document: Document<'_>, findings: &mut Findings) {
             findings.warn(JsonPath::of_pointer(pointer), rule, problem);
         }
     }
-    if let Some(id) = document.text("/linux/intelRdt/closID")
-        && (["", ".", ".."].contains(&id) || id.contains(['/', '\n']))
-    {
-        let path = JsonPath::of_pointer("/linux/intelRdt/closID");
-        let problem = format!("{id:?} is no name of a directory");
-        findings.error(path, "config-linux.md, IntelRdt", problem);
-    }
 }
 
 const SECCOMP: &str = "config-linux.md, Seccomp";

@@ -14,9 +14,10 @@
 //! its section "Extensibility" tells runtimes to ignore them.
 //!
 //! # Source
-//! runtime-spec 1.2, its JSON schema; `capabilities(7)`, `user_namespaces(7)`.
+//! runtime-spec 1.3, its JSON schema; `capabilities(7)`, `user_namespaces(7)`.
 
 mod bundle;
+mod extras;
 mod linux;
 mod process;
 mod resources;
@@ -112,7 +113,7 @@ impl Findings {
 }
 
 /// The rules across members, in the order of the specification.
-const RULES: [fn(Document<'_>, &mut Findings); 22] = [
+const RULES: [fn(Document<'_>, &mut Findings); 25] = [
     top::version,
     top::root,
     top::mounts,
@@ -131,6 +132,9 @@ const RULES: [fn(Document<'_>, &mut Findings); 22] = [
     linux::devices,
     linux::sysctls,
     linux::paths,
+    extras::net_devices,
+    extras::memory_policy,
+    extras::intel_rdt,
     linux::seccomp,
     linux::seccomp_listener,
     resources::memory_and_cpu,

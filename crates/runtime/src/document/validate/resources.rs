@@ -52,7 +52,7 @@ pub(super) fn memory_and_cpu(document: Document<'_>, findings: &mut Findings) {
 }
 
 /// `0-3,7`; nothing is a list, too.
-fn is_cpu_list(text: &str) -> bool {
+pub(super) fn is_cpu_list(text: &str) -> bool {
     text.is_empty()
         || text.trim_end_matches('\n').split(',').all(|part| {
             let (low, high) = part.split_once('-').unwrap_or((part, part));

@@ -44,6 +44,8 @@ const PIDS: &str = "config-linux.md, PIDs";
 const RDMA: &str = "config-linux.md, RDMA";
 const UNIFIED: &str = "config-linux.md, Unified";
 const RDT: &str = "config-linux.md, IntelRdt";
+const NET_DEVICES: &str = "config-linux.md, Network Devices";
+const POLICY: &str = "config-linux.md, Memory policy";
 const SYSCTL: &str = "config-linux.md, Sysctl";
 const SECCOMP: &str = "config-linux.md, Seccomp";
 const PROPAGATION: &str = "config-linux.md, Rootfs Mount Propagation";
@@ -190,11 +192,11 @@ const LINUX: &[Member] = &[
     may("gidMappings", List(&Object(MAPPING)), MAPPINGS),
     may("timeOffsets", Map(&Object(OFFSET)), OFFSETS),
     may("devices", List(&Object(DEVICE)), DEVICES),
-    may("netDevices", Map(&Any), "config-linux.md, Network Devices"),
+    may("netDevices", Map(&Object(NET_DEVICE)), NET_DEVICES),
     may("cgroupsPath", Text, "config-linux.md, Cgroups Path"),
     may("resources", Object(RESOURCES), CGROUPS),
     may("intelRdt", Object(INTEL_RDT), RDT),
-    may("memoryPolicy", Any, "config-linux.md, Memory policy"),
+    may("memoryPolicy", Object(MEMORY_POLICY), POLICY),
     may("sysctl", Map(&Text), SYSCTL),
     may("seccomp", Object(SECCOMP_MEMBERS), SECCOMP),
     may("rootfsPropagation", OneOf(PROPAGATIONS), PROPAGATION),
@@ -202,6 +204,30 @@ const LINUX: &[Member] = &[
     may("readonlyPaths", List(&Path), READONLY),
     may("mountLabel", Text, LABEL),
     may("personality", Object(PERSONALITY_MEMBERS), PERSONALITY),
+];
+
+const NET_DEVICE: &[Member] = &[may("name", Text, NET_DEVICES)];
+
+const MEMORY_POLICY: &[Member] = &[
+    need("mode", OneOf(MEMORY_MODES), POLICY),
+    may("nodes", Text, POLICY),
+    may("flags", List(&OneOf(MEMORY_FLAGS)), POLICY),
+];
+
+const MEMORY_MODES: &[&str] = &[
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+
+const MEMORY_FLAGS: &[&str] = &[
+    "MPOL_F_NUMA_BALANCING",
+    "MPOL_F_RELATIVE_NODES",
+    "MPOL_F_STATIC_NODES",
 ];
 
 /// The recursive forms are in no list of the specification, and in every runtime.
@@ -329,6 +355,7 @@ const INTEL_RDT: &[Member] = &[
     may("schemata", TEXTS, RDT),
     may("l3CacheSchema", Text, RDT),
     may("memBwSchema", Text, RDT),
+    // Until 1.2.
     may("enableCMT", Bool, RDT),
     may("enableMBM", Bool, RDT),
     may("enableMonitoring", Bool, RDT),

@@ -379,3 +379,187 @@ fn root_of_a_bundle_must_be_a_directory() {
     std::fs::create_dir(dir.path().join("rootfs")).unwrap();
     assert_eq!(check_root(&sound(), dir.path()), None);
 }
+
+/// What came with 1.3, in documents of its own.
+#[test]
+fn network_devices_memory_and_caches_are_judged() {
+    let with = |name: &str, value: Value| {
+        let mut document = sound();
+        document["ociVersion"] = "1.3.0".into();
+        document["linux"]["namespaces"] =
+            json!([{ "type": "network" }, { "type": "mount" }, { "type": "uts" }]);
+        document["linux"][name] = value;
+        document
+    };
+    for (name, value) in [
+        (
+            "netDevices",
+            json!({ "eth0": {}, "eth1": { "name": "wan" }, "eth2": { "name": "v%d" }, "eth3": { "name": "v%d" } }),
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_NUMA_BALANCING"] }),
+        ),
+        ("memoryPolicy", json!({ "mode": "MPOL_PREFERRED" })),
+        ("memoryPolicy", json!({ "mode": "MPOL_LOCAL" })),
+        (
+            "intelRdt",
+            json!({ "closID": "/", "schemata": ["L3:0=f", "MB:0=20"], "enableMonitoring": true }),
+        ),
+        (
+            "intelRdt",
+            json!({ "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20" }),
+        ),
+    ] {
+        assert_eq!(validate(&with(name, value.clone())), [], "{value}");
+    }
+    for (name, value, place) in [
+        (
+            "netDevices",
+            json!({ "eth0": [] }),
+            ".linux.netDevices.eth0",
+        ),
+        (
+            "netDevices",
+            json!({ "eth0": { "name": 7 } }),
+            ".linux.netDevices.eth0.name",
+        ),
+        ("netDevices", json!({ "lo": {} }), ".linux.netDevices.lo"),
+        (
+            "netDevices",
+            json!({ "a/b": {} }),
+            ".linux.netDevices[\"a/b\"]",
+        ),
+        (
+            "netDevices",
+            json!({ "sixteen-letters-": {} }),
+            ".linux.netDevices[\"sixteen-letters-\"]",
+        ),
+        (
+            "netDevices",
+            json!({ "a": { "name": "lo" } }),
+            ".linux.netDevices.a.name",
+        ),
+        (
+            "netDevices",
+            json!({ "a": { "name": "x" }, "b": { "name": "x" } }),
+            ".linux.netDevices.b.name",
+        ),
+        (
+            "netDevices",
+            json!({ "a": { "name": "%d%d" } }),
+            ".linux.netDevices.a.name",
+        ),
+        (
+            "netDevices",
+            json!({ "a": { "name": "%s" } }),
+            ".linux.netDevices.a.name",
+        ),
+        ("memoryPolicy", json!({}), ".linux.memoryPolicy.mode"),
+        (
+            "memoryPolicy",
+            json!({ "mode": "BIND" }),
+            ".linux.memoryPolicy.mode",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_BIND" }),
+            ".linux.memoryPolicy.nodes",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_LOCAL", "nodes": "0" }),
+            ".linux.memoryPolicy.nodes",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_BIND", "nodes": "3-1" }),
+            ".linux.memoryPolicy.nodes",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["STATIC"] }),
+            ".linux.memoryPolicy.flags[0]",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"] }),
+            ".linux.memoryPolicy.flags",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_PREFERRED", "flags": ["MPOL_F_STATIC_NODES"] }),
+            ".linux.memoryPolicy.flags",
+        ),
+        (
+            "memoryPolicy",
+            json!({ "mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"] }),
+            ".linux.memoryPolicy.flags",
+        ),
+        (
+            "intelRdt",
+            json!({ "closID": "a/b" }),
+            ".linux.intelRdt.closID",
+        ),
+        (
+            "intelRdt",
+            json!({ "closID": "info" }),
+            ".linux.intelRdt.closID",
+        ),
+        (
+            "intelRdt",
+            json!({ "memBwSchema": "L3:0=1" }),
+            ".linux.intelRdt.memBwSchema",
+        ),
+        (
+            "intelRdt",
+            json!({ "memBwSchema": "MB:0=1\n" }),
+            ".linux.intelRdt.memBwSchema",
+        ),
+        (
+            "intelRdt",
+            json!({ "schemata": ["L3:0=1\nMB:0=1"] }),
+            ".linux.intelRdt.schemata[0]",
+        ),
+        (
+            "intelRdt",
+            json!({ "schemata": "L3:0=1" }),
+            ".linux.intelRdt.schemata",
+        ),
+        (
+            "intelRdt",
+            json!({ "enableMonitoring": "yes" }),
+            ".linux.intelRdt.enableMonitoring",
+        ),
+    ] {
+        let findings = validate(&with(name, value.clone()));
+        let errors: Vec<_> = findings
+            .iter()
+            .filter(|one| one.severity == Severity::Error)
+            .collect();
+        assert!(
+            matches!(&errors[..], [one] if one.path.to_string() == place),
+            "{value}: {errors:?}"
+        );
+    }
+    for (value, place) in [
+        (
+            json!({ "l3CacheSchema": "L2:0=1" }),
+            ".linux.intelRdt.l3CacheSchema",
+        ),
+        (json!({ "enableCMT": true }), ".linux.intelRdt.enableCMT"),
+        (
+            json!({ "enableEverything": true }),
+            ".linux.intelRdt.enableEverything",
+        ),
+    ] {
+        let findings = validate(&with("intelRdt", value));
+        assert!(
+            is_valid(&findings) && findings[0].path.to_string() == place,
+            "{findings:?}"
+        );
+    }
+    let mut document = with("netDevices", json!({ "eth0": {} }));
+    document["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "uts" }]);
+    assert!(!is_valid(&validate(&document)), "the host's own network");
+}

@@ -9,11 +9,12 @@
 //! ```
 //!
 //! # Source
-//! runtime-spec 1.2 "Configuration", "Linux Container Configuration".
+//! runtime-spec 1.3 "Configuration", "Linux Container Configuration".
 
 mod devices;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod options;
 mod print;
 mod process;
@@ -28,6 +29,7 @@ use serde::Serialize;
 pub use devices::{DeviceKind, DeviceStep, LinkStep};
 pub use mounts::{IdMapping, MountKind, MountMapping, MountStep};
 pub use namespaces::{NamespacePlan, NamespaceStep};
+pub use net_devices::NetDeviceStep;
 pub use options::{Attributes, MountOptions};
 pub use process::{CapabilityMasks, MemoryPolicy, ProcessPlan, RlimitStep, process};
 
@@ -109,6 +111,8 @@ pub struct Plan {
     pub hostname: Option<String>,
     /// Likewise the NIS domain's.
     pub domainname: Option<String>,
+    /// Network devices of the host that the container gets.
+    pub net_devices: Vec<NetDeviceStep>,
     /// The root file system.
     pub rootfs: RootfsStep,
     /// What is mounted, in order.
@@ -219,8 +223,10 @@ pub fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Plan, PlanError
             })
         })
         .transpose()?;
+    let net_devices = net_devices::plan(spec, &namespaces)?;
     Ok(Plan {
         namespaces,
+        net_devices,
         hostname,
         domainname,
         rootfs: RootfsStep {

@@ -53,6 +53,12 @@ impl Plan {
                 say(format!("set {what} {name:?}"), &format!(".{what}"));
             }
         }
+        for device in &self.net_devices {
+            say(
+                format!("move network device {} in as {}", device.host, device.name),
+                &device.reason,
+            );
+        }
         say(format!("root {}", self.rootfs.path.display()), ".root.path");
         for mount in &self.mounts {
             let what = match &mount.kind {
@@ -109,6 +115,15 @@ impl Plan {
             say(
                 format!("{} {} of {}", limit.name, limit.soft, limit.hard),
                 ".process.rlimits",
+            );
+        }
+        if let Some(policy) = &process.memory_policy {
+            say(
+                format!(
+                    "memory by policy {:#x} of nodes {:?}",
+                    policy.mode, policy.nodes
+                ),
+                ".linux.memoryPolicy",
             );
         }
         if let Some(masks) = &process.capabilities {

@@ -210,6 +210,10 @@ fn number_list(text: &str, place: &str) -> Result<Vec<u32>, PlanError> {
     Ok(numbers)
 }
 
+const MPOL_DEFAULT: u32 = 0;
+const MPOL_PREFERRED: u32 = 1;
+const MPOL_LOCAL: u32 = 4;
+
 fn memory_policy(spec: &Spec) -> Result<Option<MemoryPolicy>, PlanError> {
     let Some(wanted) = spec
         .linux()
@@ -219,11 +223,11 @@ fn memory_policy(spec: &Spec) -> Result<Option<MemoryPolicy>, PlanError> {
         return Ok(None);
     };
     let mode = match wanted.mode() {
-        MemoryPolicyModeType::MpolDefault => 0,
-        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolDefault => MPOL_DEFAULT,
+        MemoryPolicyModeType::MpolPreferred => MPOL_PREFERRED,
         MemoryPolicyModeType::MpolBind => 2,
         MemoryPolicyModeType::MpolInterleave => 3,
-        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolLocal => MPOL_LOCAL,
         MemoryPolicyModeType::MpolPreferredMany => 5,
         MemoryPolicyModeType::MpolWeightedInterleave => 6,
     };
@@ -239,6 +243,15 @@ fn memory_policy(spec: &Spec) -> Result<Option<MemoryPolicy>, PlanError> {
         Some(text) => number_list(text, ".linux.memoryPolicy.nodes")?,
         None => Vec::new(),
     };
+    let rule = match (mode, nodes.is_empty()) {
+        (MPOL_DEFAULT | MPOL_LOCAL, false) => "takes no nodes",
+        (MPOL_DEFAULT | MPOL_LOCAL | MPOL_PREFERRED, _) | (_, false) => "",
+        (_, true) => "needs nodes",
+    };
+    if !rule.is_empty() {
+        let place = ".linux.memoryPolicy.nodes";
+        return Err(PlanError::new(place, format!("{} {rule}", wanted.mode())));
+    }
     Ok(Some(MemoryPolicy {
         mode: mode | flags,
         nodes,

@@ -209,3 +209,56 @@ fn a_name_said_twice_is_refused_only_where_it_differs() {
         assert_eq!(place, wanted);
     }
 }
+
+#[test]
+fn network_devices_need_names_and_a_network() {
+    let with = |devices: Value| {
+        let mut document = document();
+        document["linux"]["netDevices"] = devices;
+        decide(&document)
+    };
+    let plan = with(json!({"eth1": {"name": "wan%d"}, "eth0": {}})).unwrap();
+    let names: Vec<_> = plan
+        .net_devices
+        .iter()
+        .map(|step| (step.host.as_str(), step.name.as_str()))
+        .collect();
+    assert_eq!(names, [("eth0", "eth0"), ("eth1", "wan%d")]);
+    let line = "move network device eth0 in as eth0    # .linux.netDevices[\"eth0\"]";
+    assert!(plan.lines().iter().any(|told| told == line));
+    for devices in [
+        json!({"": {}}),
+        json!({"a/b": {}}),
+        json!({"sixteen-letters-": {}}),
+        json!({"a": {"name": "%s"}}),
+        json!({"a": {"name": "%d%d"}}),
+        json!({"a": {"name": "b"}, "b": {}}),
+    ] {
+        assert!(with(devices.clone()).is_err(), "{devices}");
+    }
+    let mut shared = document();
+    shared["linux"]["netDevices"] = json!({"eth0": {}});
+    shared["linux"]["sysctl"] = json!({});
+    shared["linux"]["namespaces"].as_array_mut().unwrap().pop();
+    assert!(
+        decide(&shared)
+            .unwrap_err()
+            .rule
+            .contains("network namespace")
+    );
+}
+
+#[test]
+fn memory_policies_have_nodes_or_none() {
+    for (policy, fine) in [
+        (json!({"mode": "MPOL_BIND", "nodes": "0-1"}), true),
+        (json!({"mode": "MPOL_PREFERRED"}), true),
+        (json!({"mode": "MPOL_BIND"}), false),
+        (json!({"mode": "MPOL_LOCAL", "nodes": "0"}), false),
+        (json!({"mode": "MPOL_BIND", "nodes": "1-0"}), false),
+    ] {
+        let mut document = document();
+        document["linux"]["memoryPolicy"] = policy.clone();
+        assert_eq!(decide(&document).is_ok(), fine, "{policy}");
+    }
+}
