@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= auto
 PACKAGES := build-essential pkg-config ca-certificates git e2fsprogs xfsprogs mount attr acl libcap2-bin strace jq rpm \
 	skopeo podman buildah umoci crun runc docker-registry mmdebstrap erofs-utils busybox-static uidmap iproute2 python3 python3-seccomp dbus-daemon gnupg openssl
 # Not in every release; tests that need them say so where they are not.
-WISHED_PACKAGES := composefs docker.io:dockerd containerd:containerd nginx:nginx bats:bats gawk:gawk
+WISHED_PACKAGES := composefs docker.io:dockerd containerd:containerd nginx:nginx bats:bats gawk:gawk criu catatonit
 # What the guest of test-vm is built and run with.
 VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs binutils
 # What the benches measure against.

@@ -93,6 +93,16 @@ pub enum RuntimeError {
         /// How it failed.
         reason: String,
     },
+    /// CRIU refused.
+    #[error("{doing}: CRIU says: {reason} (see {log:?})")]
+    Criu {
+        /// What was being done.
+        doing: &'static str,
+        /// In its words.
+        reason: String,
+        /// Its log.
+        log: PathBuf,
+    },
     /// The container's first process failed before it became its program.
     #[error("{0}")]
     Init(String),
@@ -133,7 +143,7 @@ impl RuntimeError {
             Self::Update(error) => error.kind(),
             Self::Filter(error) => error.kind(),
             Self::Agent(error) => error.kind(),
-            Self::Unsupported(_) => Kind::Unsupported,
+            Self::Unsupported(_) | Self::Criu { .. } => Kind::Unsupported,
             Self::Exists { .. } => Kind::AlreadyExists,
             Self::NotFound { .. } | Self::Program { .. } => Kind::NotFound,
             Self::Status { .. } => Kind::Busy,

@@ -222,6 +222,7 @@ fn steps(given: &mut Assignment<'_>, new_keyring: bool) -> Result<(Program, bool
         rootfs.bind_console(&terminal)?;
     } else {
         terminal::give_streams(process.uid);
+        terminal::own_null(|| rootfs.open_null())?;
     }
     // A directory that is missing is made, as every runtime does.
     rootfs

@@ -8,6 +8,7 @@
 //! | `rootfs`, `cgroupfs`, `terminal`, `label`, `clocks`, `confine`, `filter` | the steps of that line |
 //! | `channel` | what runtime and init say to each other |
 //! | [`launch`], [`create`], [`start`], [`run`], [`exec`], [`kill`], [`delete`], [`show`], [`pause`], [`update`], [`events`] | the verbs |
+//! | [`criu`] | checkpoint and restore |
 //! | `foreground` | staying until the end |
 //! | [`state`] | containers on disk |
 //! | [`hooks`] | programs that the document wants run |
@@ -27,6 +28,7 @@ mod channel;
 mod clocks;
 mod confine;
 pub mod create;
+pub mod criu;
 pub mod delete;
 pub mod error;
 pub mod events;

@@ -456,6 +456,12 @@ impl Rootfs {
         Ok(())
     }
 
+    /// Opens what the container has as `/dev/null`.
+    pub(super) fn open_null(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        self.root.open(b"/dev/null", flags, Mode::empty()).ok()
+    }
+
     fn find(&self, path: &Path) -> Result<Option<OwnedFd>, SysError> {
         match self
             .root

@@ -311,14 +311,16 @@ impl StateDir {
         })
     }
 
-    /// Removes everything that is kept of the container.
+    /// Removes everything that is kept of the container; somebody else may have done it meanwhile.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn remove(self) -> Result<(), RuntimeError> {
         let root = RootDir::open_trusted(&self.root).doing(|| "open the state directory")?;
-        remove_tree(root.as_fd(), self.id.as_bytes())
-            .doing(|| format!("remove the state of container {}", self.id))
+        match remove_tree(root.as_fd(), self.id.as_bytes()) {
+            Err(error) if error.is(Errno::NOENT) => Ok(()),
+            other => other.doing(|| format!("remove the state of container {}", self.id)),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use gantry_sys::socket;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
@@ -62,6 +62,42 @@ pub(super) fn adopt(terminal: &OwnedFd) -> Result<(), RuntimeError> {
     rustix::stdio::dup2_stdin(terminal).doing(doing)?;
     rustix::stdio::dup2_stdout(terminal).doing(doing)?;
     rustix::stdio::dup2_stderr(terminal).doing(doing)
+}
+
+/// Standard streams that are the host's null device become the container's: nothing of the host's mounts is held open,
+/// without which no process can be checkpointed. `open` opens the container's.
+pub(super) fn own_null(open: impl Fn() -> Option<OwnedFd>) -> Result<(), RuntimeError> {
+    let null = rustix::fs::makedev(1, 3);
+    let is_null = |fd: BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == null
+        })
+    };
+    let streams = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ]
+    .map(is_null);
+    if streams == [false; 3] {
+        return Ok(());
+    }
+    // Where the container has none, or something else in its place, the host's stays.
+    let Some(own) = open().filter(|own| is_null(own.as_fd())) else {
+        return Ok(());
+    };
+    let doing = || "open the container's /dev/null";
+    if streams[0] {
+        rustix::stdio::dup2_stdin(&own).doing(doing)?;
+    }
+    if streams[1] {
+        rustix::stdio::dup2_stdout(&own).doing(doing)?;
+    }
+    if streams[2] {
+        rustix::stdio::dup2_stderr(&own).doing(doing)?;
+    }
+    Ok(())
 }
 
 /// Gives pipes and files that are the standard streams to the container's user, who opens them again

@@ -9,7 +9,7 @@ use super::words::Words;
 use super::{Answer, Failure, one_id, socket_activation};
 use crate::output;
 
-fn options(words: &Words) -> Result<CreateOptions, Failure> {
+pub(super) fn options(words: &Words) -> Result<CreateOptions, Failure> {
     let bundle = words.get("bundle").unwrap_or(".".as_ref());
     let absolute = |path: &std::ffi::OsStr| {
         std::path::absolute(path).map_err(|error| Failure::Usage(format!("{path:?}: {error}")))
@@ -41,11 +41,19 @@ pub(super) fn create(context: &Context<'_>, words: &Words) -> Answer {
 
 /// `run`.
 pub(super) fn run(context: &Context<'_>, words: &Words) -> Answer {
-    let mode = RunMode {
+    Ok(go::run(
+        context,
+        one_id(words)?,
+        &options(words)?,
+        mode(words),
+    )?)
+}
+
+pub(super) fn mode(words: &Words) -> RunMode {
+    RunMode {
         detach: words.has("detach"),
         keep: words.has("keep"),
-    };
-    Ok(go::run(context, one_id(words)?, &options(words)?, mode)?)
+    }
 }
 
 /// `plan`.

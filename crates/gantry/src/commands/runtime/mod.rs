@@ -4,6 +4,7 @@
 //! `main` hands over before anything else is started: what clones into containers has one thread.
 
 mod create;
+mod criu;
 mod events;
 mod exec;
 mod features;
@@ -170,6 +171,8 @@ fn act(verb: &Verb, global: &Words, words: &Words, log: &Log) -> Answer {
             }
             Ok(0)
         }
+        "checkpoint" => criu::checkpoint(&context, global, words),
+        "restore" => criu::restore(&context, global, words),
         "pause" => pause::pause(&context, one_id(words)?)
             .map(|()| 0)
             .map_err(Into::into),

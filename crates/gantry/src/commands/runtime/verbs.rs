@@ -68,6 +68,7 @@ pub const GLOBAL: &[Flag] = &[
         "cgroupfs, systemd or disabled, in crun's words",
     ),
     value(&["rootless"], "BOOL", "true, false or auto [default: auto]"),
+    value(&["criu"], "FILE", "CRIU [default: criu of the search path]"),
     switch(&["debug"], "say more"),
     value(&["log-level"], "LEVEL", "accepted for crun's callers"),
     switch(&["version", "v"], "print the version"),
@@ -95,6 +96,38 @@ const KEYRING: Flag = switch(&["no-new-keyring"], "keep the caller's session key
 const DETACH: Flag = switch(&["detach", "d"], "return once the program runs");
 const SUBREAPER: Flag = switch(&["no-subreaper"], "accepted for runc's callers");
 const HELP: Flag = switch(&["help", "h"], "print this");
+
+const IMAGES: Flag = value(&["image-path"], "DIR", "the files [default: checkpoint]");
+const WORK: Flag = value(
+    &["work-path"],
+    "DIR",
+    "logs and statistics [default: as --image-path]",
+);
+const TCP: Flag = switch(&["tcp-established"], "keep connections of TCP");
+const IN_FLIGHT: Flag = switch(
+    &["tcp-skip-in-flight"],
+    "pass over connections that are being made",
+);
+const UNIX: Flag = switch(
+    &["ext-unix-sk"],
+    "let Unix sockets have their other end outside",
+);
+const SHELL_JOB: Flag = switch(
+    &["shell-job"],
+    "let session and process group be somebody else's",
+);
+const LOCKS: Flag = switch(&["file-locks"], "keep locks of files");
+const LAZY: Flag = switch(&["lazy-pages"], "fetch memory when it is needed");
+const CGROUPS_MODE: Flag = value(
+    &["manage-cgroups-mode"],
+    "MODE",
+    "ignore (they are the runtime's), or soft, full, strict, props of CRIU [default: ignore]",
+);
+const DEDUP: Flag = switch(
+    &["auto-dedup"],
+    "take out of an earlier image what a later one has",
+);
+const EMPTY_NS: Flag = value(&["empty-ns"], "KIND", "network: keep it empty");
 
 /// All of them.
 pub const VERBS: &[Verb] = &[
@@ -222,6 +255,78 @@ pub const VERBS: &[Verb] = &[
                 "memory and swap together; -1 for no limit",
             ),
             value(&["pids-limit"], "N", "processes; -1 for no limit"),
+            HELP,
+        ],
+    ),
+    plain(
+        "checkpoint",
+        "ID",
+        "write a container's processes into files, through CRIU; it ends by that",
+        &[
+            IMAGES,
+            WORK,
+            TCP,
+            IN_FLIGHT,
+            UNIX,
+            SHELL_JOB,
+            LOCKS,
+            LAZY,
+            CGROUPS_MODE,
+            DEDUP,
+            EMPTY_NS,
+            value(
+                &["parent-path"],
+                "DIR",
+                "an earlier image, relative to --image-path",
+            ),
+            switch(&["leave-running"], "the container goes on"),
+            switch(
+                &["pre-dump"],
+                "memory only, in advance; the container goes on",
+            ),
+            switch(&["link-remap"], "link removed files again meanwhile"),
+            value(
+                &["page-server"],
+                "ADDRESS:PORT",
+                "send memory there instead",
+            ),
+            HELP,
+        ],
+    ),
+    plain(
+        "restore",
+        "ID",
+        "make a container's processes of such files",
+        &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE,
+            PID_FILE,
+            NO_PIVOT,
+            DETACH,
+            SUBREAPER,
+            switch(&["keep"], "keep the container when its program has ended"),
+            IMAGES,
+            WORK,
+            TCP,
+            IN_FLIGHT,
+            UNIX,
+            SHELL_JOB,
+            LOCKS,
+            LAZY,
+            CGROUPS_MODE,
+            DEDUP,
+            EMPTY_NS,
+            value(
+                &["lsm-profile"],
+                "KIND:NAME",
+                "a profile in place of the one of the files",
+            ),
+            value(
+                &["lsm-mount-context"],
+                "CONTEXT",
+                "a context of SELinux for mounts likewise",
+            ),
             HELP,
         ],
     ),
