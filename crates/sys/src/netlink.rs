@@ -42,7 +42,16 @@ const CHOSEN: u32 = 0x02 | 0x100 | 0x200;
 const SCOPE_UNIVERSE: u8 = 0;
 
 /// The longest name of a device.
-pub const NAME_MAX: usize = 15;
+const NAME_MAX: usize = 15;
+/// What the kernel takes as the name of a device.
+#[must_use]
+pub fn is_device_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_MAX
+        && ![".", ".."].contains(&name)
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;

@@ -3,18 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use gantry_sys::netlink::NAME_MAX;
+use gantry_sys::netlink::is_device_name;
 
 use super::resources::is_cpu_list;
 use super::{Document, Findings, JsonPath};
-
-/// What the kernel takes as the name of a network device.
-fn is_device_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= NAME_MAX
-        && ![".", ".."].contains(&name)
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
-}
 
 pub(super) fn net_devices(document: Document<'_>, findings: &mut Findings) {
     const RULE: &str = "config-linux.md, Network Devices";

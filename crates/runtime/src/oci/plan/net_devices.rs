@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gantry_sys::clone::Namespace;
-use gantry_sys::netlink::NAME_MAX;
+use gantry_sys::netlink::is_device_name;
 use oci_spec::runtime::Spec;
 use serde::Serialize;
 
@@ -19,15 +19,6 @@ pub struct NetDeviceStep {
     pub name: String,
     /// Where the document says so.
     pub reason: String,
-}
-
-/// What the kernel takes as the name of a device.
-fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= NAME_MAX
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
 }
 
 pub(super) fn plan(
@@ -48,7 +39,7 @@ pub(super) fn plan(
             .as_deref()
             .filter(|name| !name.is_empty())
             .unwrap_or(host);
-        if !is_name(host) || host.contains('%') || !is_name(name) {
+        if !is_device_name(host) || host.contains('%') || !is_device_name(name) {
             return Err(PlanError::new(reason, "is no name of a network device"));
         }
         if name.contains('%') && (name.matches('%').count() != 1 || !name.contains("%d")) {
