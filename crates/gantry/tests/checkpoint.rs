@@ -2,6 +2,7 @@
 //! `gantry runtime checkpoint` and `restore`, with the CRIU that is installed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::fs;
@@ -9,18 +10,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bundles::Host;
 use serde_json::json;
-
-/// Ends the test unless containers can be run here.
-macro_rules! host {
-    () => {
-        match Host::new() {
-            Ok(host) => host,
-            Err(reason) => gantry_testkit::skip!("{reason}"),
-        }
-    };
-}
 
 /// CRIU that works on this kernel, or why there is none. `GANTRY_CRIU` names one that is not installed.
 fn criu() -> Result<String, String> {

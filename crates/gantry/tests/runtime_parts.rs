@@ -2,6 +2,7 @@
 //! `gantry runtime`: what documents of version 1.3 ask for.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[macro_use]
 mod bundles;
 
 use std::fs;
@@ -11,16 +12,6 @@ use std::process::Command;
 use bundles::Host;
 use gantry_testkit::tool;
 use serde_json::{Value, json};
-
-/// Ends the test unless containers can be run here.
-macro_rules! host {
-    () => {
-        match Host::new() {
-            Ok(host) => host,
-            Err(reason) => gantry_testkit::skip!("{reason}"),
-        }
-    };
-}
 
 /// Runs the bundle in a network of the test's own, in which `setup` was done before.
 fn in_network(
