@@ -216,7 +216,7 @@ fn privileged_a_group_in_use_is_not_shared() {
     let mut made = made(&plan);
     let mut child = sleeper(&mut made.0);
     let error = plan.create().unwrap_err().to_string();
-    assert!(error.contains("in which processes run already"), "{error}");
+    assert!(error.contains("processes run in it already"), "{error}");
     assert_eq!(
         made.0.pids().unwrap(),
         [child.id()],
@@ -224,6 +224,10 @@ fn privileged_a_group_in_use_is_not_shared() {
     );
     child.kill().unwrap();
     child.wait().unwrap();
+    made.0.freeze().unwrap();
+    let error = plan.create().unwrap_err().to_string();
+    assert!(error.contains("it is frozen"), "{error}");
+    made.0.thaw().unwrap();
 }
 
 #[test]

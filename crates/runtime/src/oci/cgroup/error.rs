@@ -134,6 +134,14 @@ pub enum CgroupError {
         /// To what.
         path: PathBuf,
     },
+    /// A group that was there before, and cannot be a container's.
+    #[error("control group {path}: {why}")]
+    Unfit {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// The manager refused.
     #[error("{action} systemd unit {unit}")]
     Systemd {
@@ -156,7 +164,7 @@ impl CgroupError {
             | Self::Limit { source, .. }
             | Self::Devices { source, .. } => Kind::of_io(&source.source),
             Self::NoFile { .. } | Self::NotEnabled { .. } => Kind::Unsupported,
-            Self::InUse { .. } | Self::Stuck { .. } => Kind::Busy,
+            Self::InUse { .. } | Self::Stuck { .. } | Self::Unfit { .. } => Kind::Busy,
             Self::Systemd { source, .. } => source.kind(),
         }
     }

@@ -744,16 +744,8 @@ fn make_group(group: &GroupPlan, plan: &CgroupPlan) -> Result<Dir, CgroupError> 
             enable(&dir, group, plan)?;
         }
         let (child, made) = dir.ensure_child(part)?;
-        if parts.peek().is_none()
-            && !made
-            && child
-                .read("cgroup.procs")?
-                .is_some_and(|pids| !pids.is_empty())
-        {
-            return Err(CgroupError::Stuck {
-                action: "use control group, in which processes run already:",
-                path: child.path,
-            });
+        if parts.peek().is_none() && !made {
+            refuse_unfit(&child)?;
         }
         if is_cpuset {
             inherit(&dir, &child)?;
@@ -764,6 +756,29 @@ fn make_group(group: &GroupPlan, plan: &CgroupPlan) -> Result<Dir, CgroupError> 
         prepare_unified(&dir, plan)?;
     }
     Ok(dir)
+}
+
+/// A group that was there before: others' processes would be limited and killed with the container, and in a frozen one the
+/// container's first process would never come to itself.
+fn refuse_unfit(group: &Dir) -> Result<(), CgroupError> {
+    let says = |file, wanted: fn(&str) -> bool| {
+        group
+            .read(file)
+            .map(|text| text.is_some_and(|text| wanted(text.trim())))
+    };
+    let why = if says("cgroup.procs", |pids| !pids.is_empty())? {
+        "processes run in it already"
+    } else if says("freezer.state", |state| state != "THAWED")?
+        || says("cgroup.freeze", |state| state == "1")?
+    {
+        "it is frozen"
+    } else {
+        return Ok(());
+    };
+    Err(CgroupError::Unfit {
+        path: group.path.clone(),
+        why,
+    })
 }
 
 /// Enables controllers for the groups below `dir`: the limits that are asked for, and what else can be had.
