@@ -1,8 +1,8 @@
 # What runc's tests call recvtty: takes the terminals that come over a socket and reads them to nowhere.
-# recvtty.py --pid-file FILE --mode null SOCKET
+# recvtty.py [--no-stdin] --pid-file FILE [--mode null] SOCKET
 import array, os, socket, sys, threading
 
-pid_file, path = sys.argv[2], sys.argv[-1]
+pid_file, path = sys.argv[sys.argv.index("--pid-file") + 1], sys.argv[-1]
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
 listener.listen()
