@@ -96,6 +96,19 @@ fn without_a_policy_nothing_is_admitted() {
         assert!(said.contains("gantry trust default"), "{said}");
     }
     assert!(!world.root().exists(), "nothing was made");
+    // An option of ours behind the image is the program's, for who passes words on.
+    succeed(&mut command(
+        &world,
+        &["--insecure-policy", "pull", "--quiet", &tiny],
+    ));
+    let (status, said) = fail(&mut without(&[
+        "run",
+        "--dry-run",
+        "tiny",
+        "--insecure-policy",
+    ]));
+    assert_eq!(status, 125, "{said}");
+    assert!(said.contains("admit no image"), "{said}");
     succeed(&mut without(&[
         "--insecure-policy",
         "pull",

@@ -970,6 +970,14 @@ fn privileged_plans_are_printed_and_nothing_is_made() {
         plan["work"]["container"]["draft"]["spec"]["process"]["args"],
         json!(["true"])
     );
+    // Whatever stands behind the image is the program's.
+    let behind = ["--insecure-policy", "--rm", "-d", "--", "--policy=x"];
+    let plan = host
+        .run(0, &[&["--dry-run", "tiny"][..], &behind].concat())
+        .0;
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let draft = &plan["work"]["container"]["draft"];
+    assert_eq!(draft["spec"]["process"]["args"], json!(behind));
     let explained = host.run(0, &["--explain", "tiny", "true"]).0;
     assert!(explained.contains("--writable"), "{explained}");
     assert!(!host.runroot().exists(), "nothing was made");

@@ -53,19 +53,17 @@ pub struct Exec {
     /// Run the program as this user of the image, or by number
     #[arg(long, short, value_name = "USER[:GROUP]")]
     user: Option<UserRequest>,
-    /// The container's name, ID, or the beginning of its ID
-    container: String,
-    /// The program with its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true,
-        value_name = "PROGRAM"
-    )]
-    args: Vec<String>,
+    /// The container's name, ID, or the beginning of its ID; then the program with its arguments
+    // One argument, so that whatever stands behind the container is the program's.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["CONTAINER", "PROGRAM"], num_args = 2..)]
+    words: Vec<String>,
 }
 
 impl Exec {
+    fn container(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
     /// Executes it.
     pub fn run(self, context: &Context) -> Outcome {
         self.execute(context)
@@ -73,7 +71,7 @@ impl Exec {
     }
 
     fn execute(self, context: &Context) -> Outcome {
-        let container = Containers::new(&context.root, &context.runroot).find(&self.container)?;
+        let container = Containers::new(&context.root, &context.runroot).find(self.container())?;
         let plan = self.plan(&container)?;
         let signals = attach::block_signals()?;
         let made = std::fs::create_dir(&plan.dir)
@@ -137,7 +135,7 @@ impl Exec {
 
     fn process(&self, container: &Container) -> Result<oci_spec::runtime::Process, Failure> {
         let options = ExecOptions {
-            args: self.args.clone(),
+            args: self.words.iter().skip(1).cloned().collect(),
             env: environment(&self.env_file, &self.env)?,
             workdir: self.workdir.clone(),
             user: self.user.clone(),

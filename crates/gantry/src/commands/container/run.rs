@@ -74,15 +74,29 @@ pub struct Run {
     /// What the container shall be.
     #[command(flatten, next_help_heading = "The container")]
     container: ContainerArgs,
-    /// The image
-    image: String,
-    /// The program's arguments, in place of the image's
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARG"
-    )]
-    args: Vec<String>,
+    /// The image, and the program's arguments in place of the image's
+    #[command(flatten)]
+    words: ImageWords,
+}
+
+/// An image and what stands behind it. That is the program's, whatever it looks like: an option there must not become
+/// one of ours.
+#[derive(Debug, Clone, clap::Args)]
+struct ImageWords {
+    /// The image, then the program's arguments in place of the image's
+    // One argument, as the second of two would begin to trail only at the first word that is no option of ours.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "ARG"], num_args = 1..)]
+    words: Vec<String>,
+}
+
+impl ImageWords {
+    fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    fn args(&self) -> Vec<String> {
+        self.words.iter().skip(1).cloned().collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,11 +149,11 @@ impl Run {
         let only_planned = self.dry_run || self.explain;
         let admission = Admission::load(context)?.only_planned(only_planned);
         let image = self.image(context, &admission)?;
-        let mut options = self.container.clone().resolve(context, self.args.clone())?;
+        let mut options = self.container.clone().resolve(context, self.words.args())?;
         options.domainname.clone_from(&self.domainname);
         let terminal = options.terminal;
         let launch_options = LaunchOptions {
-            image: self.image.clone(),
+            image: self.words.image().to_owned(),
             name: self.name.clone(),
             remove: self.rm,
             detached: self.detach,
@@ -182,7 +196,7 @@ impl Run {
             find::find(
                 context,
                 &self.share,
-                &self.image,
+                self.words.image(),
                 search.unqualified_search(),
             )
         };
@@ -194,7 +208,7 @@ impl Run {
                 return Err(self.nowhere(context));
             }
         }
-        Pull::plainly(&self.image)
+        Pull::plainly(self.words.image())
             .bring(context, admission)
             .map_err(|failure| {
                 let tried = self.nowhere(context).sentence();
@@ -204,7 +218,7 @@ impl Run {
     }
 
     fn nowhere(&self, context: &Context) -> Failure {
-        find::nowhere(context, &self.share, &self.image)
+        find::nowhere(context, &self.share, self.words.image())
     }
 }
 
