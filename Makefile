@@ -12,7 +12,7 @@ VM_PACKAGES := mmdebstrap qemu-system-x86 e2fsprogs binutils
 # What the benches measure against.
 BENCH_PACKAGES := podman skopeo crun containerd docker-registry ostree time util-linux
 
-.PHONY: help need-root setup build tools test test-vm conformance conformance-runtime coverage lint docs fixtures fixtures-bench fixtures-clean demo bench clean
+.PHONY: help need-root setup build tools test test-vm conformance conformance-runtime coverage fuzz lint docs fixtures fixtures-bench fixtures-clean demo bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ conformance-runtime: need-root setup ## runtime-tools' validation programs again
 
 coverage: ## prove that tests run every branch of what decides on trust (needs llvm-tools of rustup)
 	cargo xtask coverage
+
+fuzz: ## feed every reader of untrusted bytes to libFuzzer (needs a nightly compiler); FUZZ="--seconds 600 policy" chooses
+	cargo xtask fuzz $(FUZZ)
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it installs packages, makes mounts (a scratch file system, the share on the second host," \

@@ -13,6 +13,7 @@ mod coverage;
 mod demo;
 mod fail_closed;
 mod fixtures;
+mod fuzz;
 mod stress;
 mod suites;
 mod tools;
@@ -39,6 +40,8 @@ enum Args {
     FailClosed(fail_closed::Args),
     /// Builds the images that tests, demo and benches use.
     Fixtures(fixtures::Args),
+    /// Feeds every reader of untrusted bytes to libFuzzer.
+    Fuzz(fuzz::Args),
     /// Runs many short containers and looks for what they leave.
     Stress(stress::Args),
     /// Runs crun's own tests against our OCI runtime and crun.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Args::Demo(args) => demo::run(&args),
         Args::FailClosed(args) => fail_closed::run(&args),
         Args::Fixtures(args) => fixtures::run(&args),
+        Args::Fuzz(args) => fuzz::run(&args),
         Args::Stress(args) => stress::run(&args),
         Args::Suites(args) => suites::run(&args),
         Args::Tools(args) => tools::run(&args),
