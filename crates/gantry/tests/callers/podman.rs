@@ -2,7 +2,8 @@
 //! podman, with a store and a state of its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gantry_testkit::scratch::{Scratch, scratch};
@@ -220,6 +221,11 @@ fn privileged_podman_keeps_logs_and_asks_for_health() {
 /// The containers of a pod join the namespaces of its first one, with `shareProcessNamespace` that of pids, too.
 #[test]
 fn privileged_podman_plays_a_pod_of_two_containers() {
+    if let Some(stray) = stray_hierarchy() {
+        skip!(
+            "{stray} is a plain directory that crun or runc left where no hierarchy is mounted: podman cannot remove its groups there"
+        );
+    }
     let podman = podman!();
     for share in [false, true] {
         let container = |name: &str| {
@@ -256,4 +262,18 @@ fn privileged_podman_plays_a_pod_of_two_containers() {
         podman.ok(&["play", "kube", "--down", path]);
         assert_eq!(podman.ok(&["ps", "-aq"]), "");
     }
+}
+
+/// A directory among the hierarchies of version 1 that is none.
+fn stray_hierarchy() -> Option<String> {
+    let base = Path::new("/sys/fs/cgroup");
+    let device = |path: &Path| fs::symlink_metadata(path).ok().map(|stat| stat.dev());
+    let mounted = device(&base.join("memory")) != device(base);
+    let entries = fs::read_dir(base).ok()?.flatten().map(|entry| entry.path());
+    let stray = |path: &PathBuf| mounted && path.is_dir() && device(path) == device(base);
+    let strays: Vec<PathBuf> = entries
+        .filter(stray)
+        .filter(|path| !path.is_symlink())
+        .collect();
+    strays.first().map(|path| path.display().to_string())
 }
