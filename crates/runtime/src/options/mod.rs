@@ -34,6 +34,7 @@ pub use device::{Device, DeviceKind, DeviceRequest};
 pub use env::{EnvVar, parse_env_file};
 pub use hosts::{HostEntry, Hosts, Resolver, parse_resolver_word};
 pub use limit::{Sysctl, Ulimit};
+pub(crate) use mount::without_steps;
 pub use mount::{Access, ImageVolumes, MountRequest, normalize_absolute};
 pub use name::{ContainerName, KeyValue, SignalNumber, parse_hostname};
 pub use namespace::{IdRange, Ipc, Namespaces, Sharing, Users};

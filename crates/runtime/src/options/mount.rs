@@ -313,6 +313,11 @@ pub fn normalize_absolute(path: &str) -> Option<String> {
     if !path.starts_with('/') || path.len() >= 4096 || path.contains(|c: char| c.is_control()) {
         return None;
     }
+    Some(format!("/{}", without_steps(path)))
+}
+
+/// A path without its slashes at both ends, dots and steps upwards: nothing leads out.
+pub(crate) fn without_steps(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -323,7 +328,7 @@ pub fn normalize_absolute(path: &str) -> Option<String> {
             part => parts.push(part),
         }
     }
-    Some(format!("/{}", parts.join("/")))
+    parts.join("/")
 }
 
 #[cfg(test)]

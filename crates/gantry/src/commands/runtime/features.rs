@@ -5,6 +5,7 @@
 //! runtime-spec 1.3 "Features Structure".
 
 use gantry_runtime::capability::CapabilitySet;
+use gantry_runtime::document::validate::{MEMORY_FLAGS, MEMORY_MODES};
 use gantry_runtime::oci::seccomp::{self, Machine};
 use serde_json::json;
 
@@ -69,22 +70,6 @@ const MOUNT_OPTIONS: &[&str] = &[
     "suid",
     "sync",
     "tmpcopyup",
-];
-
-const MEMORY_MODES: [&str; 7] = [
-    "MPOL_DEFAULT",
-    "MPOL_BIND",
-    "MPOL_INTERLEAVE",
-    "MPOL_WEIGHTED_INTERLEAVE",
-    "MPOL_PREFERRED",
-    "MPOL_PREFERRED_MANY",
-    "MPOL_LOCAL",
-];
-
-const MEMORY_FLAGS: [&str; 3] = [
-    "MPOL_F_NUMA_BALANCING",
-    "MPOL_F_RELATIVE_NODES",
-    "MPOL_F_STATIC_NODES",
 ];
 
 pub(super) fn features() -> Answer {

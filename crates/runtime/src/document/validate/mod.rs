@@ -31,6 +31,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub use bundle::check_root;
+pub use shapes::{MEMORY_FLAGS, MEMORY_MODES};
 
 use super::path::JsonPath;
 

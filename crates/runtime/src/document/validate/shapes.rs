@@ -214,7 +214,8 @@ const MEMORY_POLICY: &[Member] = &[
     may("flags", List(&OneOf(MEMORY_FLAGS)), POLICY),
 ];
 
-const MEMORY_MODES: &[&str] = &[
+/// The modes of a memory policy, `linux.memoryPolicy.mode`.
+pub const MEMORY_MODES: &[&str] = &[
     "MPOL_DEFAULT",
     "MPOL_BIND",
     "MPOL_INTERLEAVE",
@@ -224,7 +225,8 @@ const MEMORY_MODES: &[&str] = &[
     "MPOL_LOCAL",
 ];
 
-const MEMORY_FLAGS: &[&str] = &[
+/// The flags of a memory policy, `linux.memoryPolicy.flags`.
+pub const MEMORY_FLAGS: &[&str] = &[
     "MPOL_F_NUMA_BALANCING",
     "MPOL_F_RELATIVE_NODES",
     "MPOL_F_STATIC_NODES",

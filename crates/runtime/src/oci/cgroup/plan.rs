@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::systemd::{BusAddress, UnitPlan};
 use super::{HostCgroups, PlanError, devices, version_1, version_2};
+use crate::options::without_steps;
 
 /// Who makes the groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -393,7 +394,7 @@ impl Place {
         let Some(path) = path else {
             return Ok(Self::Relative(id.to_owned()));
         };
-        let clean = clean(path);
+        let clean = without_steps(path);
         if clean.is_empty() || path.contains('\0') {
             return Err(PlanError::Path {
                 path: path.to_owned(),
@@ -406,21 +407,6 @@ impl Place {
             Self::Relative(clean)
         })
     }
-}
-
-/// A path without its slashes, dots and steps upwards: nothing leads out.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 /// What a container may need; others are left to whoever wants them.
