@@ -7,21 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gantry_fuzz::{TARGETS, seeds};
+use gantry_testkit::dice::Dice;
 use gantry_testkit::skip;
-
-/// Numbers that look random and come again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(high).unwrap() % sides
-    }
-}
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())

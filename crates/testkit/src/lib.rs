@@ -8,6 +8,7 @@
 //! - [`cosign`]: the judge of sigstore signatures, in two versions;
 //! - [`tool`]: other people's programs: finding them, running them, a `docker-registry` on a free port;
 //! - [`busybox`]: a root file system of one program;
+//! - [`dice`]: numbers that look random and come again;
 //! - [`docker`]: a real Docker daemon with its own data;
 //! - [`subordinate`]: users that have subordinate ids, and a home, for one command only;
 //! - [`gpg`]: a GnuPG home with keys of any kind, at any time;
@@ -22,6 +23,7 @@
 pub mod busybox;
 pub mod corpus;
 pub mod cosign;
+pub mod dice;
 pub mod docker;
 pub mod faults;
 pub mod fixtures;

@@ -7,13 +7,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use gantry_image::{ManifestBytes, SignatureBlob, UnverifiedManifest};
 use gantry_oci::{Algorithm, Digest, Limits, Reference};
+use gantry_testkit::dice::Dice;
 use gantry_testkit::scratch::{Scratch, scratch};
 use gantry_testkit::tool::{self, DockerRegistry};
 use gantry_trust::extra::{Circumstances, Extra};
@@ -33,25 +34,6 @@ macro_rules! judges {
 
 mod places;
 mod render;
-
-/// Numbers that look random and come again.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(high).unwrap() % sides
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        let position = self.roll(of.len());
-        &of[position]
-    }
-}
 
 const SIGNERS: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -488,29 +470,7 @@ fn skopeos(world: &World, case: &Case, number: usize) -> (bool, String) {
     for (file, &number) in files.iter().zip(&case.signatures) {
         fs::write(file, &world.signatures[number].bytes).unwrap();
     }
-    fs::create_dir_all(dir.join("registries.d")).unwrap();
-    let lookaside = dir.join("lookaside").display().to_string();
-    let config = format!(
-        "default-docker:\n  lookaside: file://{lookaside}\n  sigstore: file://{lookaside}\n"
-    );
-    fs::write(dir.join("registries.d/default.yaml"), config).unwrap();
-    fs::write(dir.join("policy.json"), &case.policy).unwrap();
-    let output = Command::new("skopeo")
-        .arg("--registries.d")
-        .arg(dir.join("registries.d"))
-        .arg("--policy")
-        .arg(dir.join("policy.json"))
-        .args([
-            "copy",
-            "-q",
-            "--remove-signatures",
-            "--src-tls-verify=false",
-            &source,
-        ])
-        .arg(format!("dir:{}", dir.join("out").display()))
-        .env("HOME", world.dir.path())
-        .output()
-        .unwrap();
+    let output = skopeo_copy(world, &dir, &case.policy, &source, &dir.join("lookaside"));
     if case.reference.is_none() {
         files.iter().for_each(|file| fs::remove_file(file).unwrap());
     }
@@ -527,6 +487,33 @@ fn skopeos(world: &World, case: &Case, number: usize) -> (bool, String) {
         "skopeo failed for another reason: {said}"
     );
     (output.status.success(), said)
+}
+
+/// Lets skopeo copy a source into `dir`, by a policy and signatures in a lookaside directory.
+fn skopeo_copy(world: &World, dir: &Path, policy: &str, source: &str, lookaside: &Path) -> Output {
+    fs::create_dir_all(dir.join("registries.d")).unwrap();
+    let lookaside = lookaside.display();
+    let config = format!(
+        "default-docker:\n  lookaside: file://{lookaside}\n  sigstore: file://{lookaside}\n"
+    );
+    fs::write(dir.join("registries.d/default.yaml"), config).unwrap();
+    fs::write(dir.join("policy.json"), policy).unwrap();
+    Command::new("skopeo")
+        .arg("--registries.d")
+        .arg(dir.join("registries.d"))
+        .arg("--policy")
+        .arg(dir.join("policy.json"))
+        .args([
+            "copy",
+            "-q",
+            "--remove-signatures",
+            "--src-tls-verify=false",
+            source,
+        ])
+        .arg(format!("dir:{}", dir.join("out").display()))
+        .env("HOME", world.dir.path())
+        .output()
+        .unwrap()
 }
 
 /// A file that is no signature spoils all others for skopeo; for us it does not count.

@@ -10,29 +10,7 @@ use super::*;
 fn skopeo_copies(world: &World, policy: &str, source: &str, lookaside: &Path) -> bool {
     let dir = world.dir.join("judge");
     fs::remove_dir_all(&dir).ok();
-    fs::create_dir_all(dir.join("registries.d")).unwrap();
-    let config = format!(
-        "default-docker:\n  lookaside: file://{}\n",
-        lookaside.display()
-    );
-    fs::write(dir.join("registries.d/default.yaml"), config).unwrap();
-    fs::write(dir.join("policy.json"), policy).unwrap();
-    let output = Command::new("skopeo")
-        .arg("--registries.d")
-        .arg(dir.join("registries.d"))
-        .arg("--policy")
-        .arg(dir.join("policy.json"))
-        .args([
-            "copy",
-            "-q",
-            "--remove-signatures",
-            "--src-tls-verify=false",
-            source,
-        ])
-        .arg(format!("dir:{}", dir.join("out").display()))
-        .env("HOME", world.dir.path())
-        .output()
-        .unwrap();
+    let output = skopeo_copy(world, &dir, policy, source, lookaside);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() || said.contains("Source image rejected"),
