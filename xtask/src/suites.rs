@@ -18,11 +18,14 @@ mod runc;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, ensure};
 use gantry_testkit::fixtures::workspace_root;
 use gantry_testkit::{scratch::scratch, skip::is_root, tool};
+
+/// The status of timeout(1) for what it ended.
+const TIMED_OUT: i32 = 124;
 
 /// Options of the run.
 #[derive(Debug, clap::Args)]
@@ -189,6 +192,22 @@ fn read_verdict(line: &str) -> Option<(bool, &str)> {
         _ => return None,
     };
     Some((passed, rest.split_once(' ')?.1))
+}
+
+/// Takes what one file of a suite said, and whether it ended in time.
+fn take(
+    verdicts: &mut Verdicts,
+    file: &str,
+    text: &str,
+    status: ExitStatus,
+    read_line: fn(&str) -> Option<(&str, Said)>,
+) {
+    for (test, said) in text.lines().filter_map(read_line) {
+        verdicts.insert(format!("{file}/{test}"), said);
+    }
+    if status.code() == Some(TIMED_OUT) {
+        verdicts.insert(format!("{file}/in time"), Said::Failed);
+    }
 }
 
 /// The test files of a directory, in their order, by name.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 use gantry_testkit::tool;
 
-use super::{Said, Source, Suite, Verdicts, files, read_verdict};
+use super::{Said, Source, Suite, Verdicts, files, read_verdict, take};
 use crate::conformance_runtime::hide_unified_from_crun;
 
 pub(super) const SUITE: Suite = Suite {
@@ -135,9 +135,7 @@ fn ask(tests: &Path, only: &str, runtime: &Path, init: &Path, work: &Path) -> Re
             .output()
             .with_context(|| format!("run {}", file.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        for (test, said) in text.lines().filter_map(read_line) {
-            verdicts.insert(format!("{name}/{test}"), said);
-        }
+        take(&mut verdicts, &name, &text, output.status, read_line);
     }
     Ok(verdicts)
 }

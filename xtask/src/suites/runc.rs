@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use gantry_testkit::{busybox, tool};
 
-use super::{Said, Source, Suite, Verdicts, files, read_verdict};
+use super::{Said, Source, Suite, Verdicts, files, read_verdict, take};
 
 /// Tests that runc passes and ours may fail, and why.
 const EXPLAINED: &[(&str, &str)] = &[
@@ -122,12 +122,7 @@ fn ask(integration: &Path, work: &Path, runtime: &Path, only: &str) -> Result<Ve
             text.lines().any(|line| line.starts_with("1..")),
             "{name}: bats said nothing: {text}"
         );
-        for (test, said) in text.lines().filter_map(read_line) {
-            verdicts.insert(format!("{name}/{test}"), said);
-        }
-        if status.code() == Some(124) {
-            verdicts.insert(format!("{name}/in time"), Said::Failed);
-        }
+        take(&mut verdicts, &name, &text, status, read_line);
     }
     Ok(verdicts)
 }
