@@ -12,8 +12,8 @@ use crate::error::{Doing as _, StoreError};
 use crate::layout::{self, object_name};
 use crate::open::{Store, ensure_dir};
 use crate::record::{Faces, ImageRecord};
+use crate::trees::composefs;
 use gantry_image::unverified::ManifestBytes;
-use gantry_layer::verity::ObjectHasher;
 use gantry_oci::{DiffId, ManifestDigest, ObjectId};
 use gantry_sys::lock::{LockMode, OfdLock};
 use gantry_sys::publish::{self, Published};
@@ -22,7 +22,6 @@ use rustix::fs::{AtFlags, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
 
 impl Ingest {
     /// Asks for a layer that the store has, to bring it again.
@@ -59,7 +58,11 @@ impl Ingest {
         let name = object_name(id);
         let file = create_in_fan(&inner.objects, &name, 0o444).doing(action)?;
         let mut file = File::from(file);
-        if copy_hashed(&mut theirs, &mut file).doing(action)? != *id {
+        if composefs::copy(&mut theirs, &mut file)
+            .doing(action)?
+            .verity
+            != *id
+        {
             inner.objects.remove_file(name.as_bytes()).doing(action)?;
             return Ok(false);
         }
@@ -236,17 +239,4 @@ fn link_all(from: &RootDir, to: &RootDir) -> gantry_sys::Result<()> {
         }
     }
     publish::sync_dir(to)
-}
-
-fn copy_hashed(from: &mut File, to: &mut File) -> std::io::Result<ObjectId> {
-    let mut hasher = ObjectHasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let count = from.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
-    }
 }

@@ -444,9 +444,14 @@ impl<'a> Job<'a> {
         }
         for (digest, paths) in lost {
             for source in self.sources(&digest) {
-                // A source that has none is no reason to keep looking; one that fails is.
-                let Ok(found) = source.signatures(&digest).await else {
-                    continue;
+                // One source that fails is no reason not to ask the others.
+                let found = match source.signatures(&digest).await {
+                    Ok(found) => found,
+                    Err(error) => {
+                        let source = source.describe();
+                        tracing::warn!(%error, %source, "signatures were not read");
+                        continue;
+                    }
                 };
                 let (store, paths) = (self.store.clone(), paths.clone());
                 blocking(move || store.put_back_signatures(&digest, &paths, &found)).await??;

@@ -10,7 +10,7 @@ use gantry_layer::verity::ObjectHasher;
 use gantry_sys::root::RootDir;
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write};
 
 /// Writes `image.erofs` into `dir`.
 pub(crate) fn write(tree: &Tree, dir: &RootDir, sync: bool) -> Result<ErofsFacts, StoreError> {
@@ -41,17 +41,23 @@ pub(crate) fn write(tree: &Tree, dir: &RootDir, sync: bool) -> Result<ErofsFacts
 }
 
 /// Size and fs-verity digest of a whole file.
-pub(crate) fn hash(file: &mut File) -> std::io::Result<ErofsFacts> {
+pub(crate) fn hash(file: &mut File) -> io::Result<ErofsFacts> {
+    copy(file, &mut io::sink())
+}
+
+/// Copies a whole file, and tells size and fs-verity digest of what was copied.
+pub(crate) fn copy(from: &mut File, to: &mut impl Write) -> io::Result<ErofsFacts> {
     let mut hasher = ObjectHasher::new();
     let mut buffer = vec![0; 256 << 10];
     let mut size_bytes = 0;
     loop {
-        let count = file.read(&mut buffer)?;
+        let count = from.read(&mut buffer)?;
         if count == 0 {
             break;
         }
         size_bytes += count as u64;
         hasher.update(&buffer[..count]);
+        to.write_all(&buffer[..count])?;
     }
     Ok(ErofsFacts {
         size_bytes,
